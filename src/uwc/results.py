@@ -2462,7 +2462,8 @@ class StrongestResults(Result):
             under = {"before": _cell(found.control_before), "under the strongest attack": _cell(found.control_after)}
             rows.append({"model": f"{self.control} (control)", **under})
         if found.original is not None:
-            rows.append({"model": f"{self.original} (original)", "before": _cell(found.original)})
+            reference = {"model": f"{self.original} (original)", "before": _cell(found.original)}
+            rows.append({**dict.fromkeys(rows[0], ""), **reference})
         return rows
 
     def rows(self) -> Iterable[Mapping[str, Any]]:

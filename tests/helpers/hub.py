@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
+
+import huggingface_hub
+import pytest
 
 PREFIXES = {"models": "", "datasets": "datasets/"}
 GOOD, READ_ONLY = "hf_good", "hf_readonly"
@@ -144,3 +148,17 @@ def open_hub() -> Iterator[Hub]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def used_hub(folder: Path) -> Iterator[Hub]:
+    """The same, with `huggingface_hub` using it and no other, with a token that may write; `folder` has none."""
+    with open_hub() as opened, pytest.MonkeyPatch.context() as patch:
+        constants = {"ENDPOINT": opened.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}
+        for name, value in constants.items():
+            patch.setattr(huggingface_hub.constants, name, value)
+        patch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(folder / "no-token"))
+        patch.setenv("HF_TOKEN", GOOD)
+        huggingface_hub.close_session()
+        yield opened
+        huggingface_hub.close_session()

@@ -38,6 +38,7 @@ class Served:
         url: its base URL.
         faults: one for each of the next requests; None is an answer.
         chat: whether it has chat completions.
+        models: the names of its models.
         asked: the bodies of all POST requests, each with its path.
         keys: the Authorization headers.
         most: the most requests that were there at the same time.
@@ -48,6 +49,7 @@ class Served:
     url: str = ""
     faults: "deque[Fault | None]" = field(default_factory=deque)
     chat: bool = True
+    models: tuple[str, ...] = (MODEL,)
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     most: int = 0
@@ -96,7 +98,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/v1/models":
-            self._send(200, {"object": "list", "data": [{"id": MODEL, "object": "model"}]})
+            listed = [{"id": name, "object": "model"} for name in self.state.models]
+            self._send(200, {"object": "list", "data": listed})
         else:
             self._send(404, {"detail": "Not Found"})
 
@@ -127,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path not in paths:
             self._send(404, {"detail": "Not Found"})
             return
-        if body["model"] != MODEL:
+        if body["model"] not in self.state.models:
             self._send(404, {"error": {"message": f"The model `{body['model']}` does not exist.", "code": 404}})
             return
         self.state.waits()
@@ -138,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
         said: dict[str, Any] = {"text": text}
         if "messages" in body:
             said = {"message": {"role": "assistant", "content": text}}
-        self._send(200, {"model": MODEL, "choices": [{"index": 0, "finish_reason": "stop", **said}]})
+        self._send(200, {"model": body["model"], "choices": [{"index": 0, "finish_reason": "stop", **said}]})
 
     def _send(self, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:
         content = (body if isinstance(body, str) else json.dumps(body)).encode()

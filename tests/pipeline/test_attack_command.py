@@ -257,7 +257,7 @@ def test_a_killed_search_continues_with_the_same_bits(files: dict[str, str], tmp
 def test_the_strongest_of_a_grid_is_printed_written_and_drawn(files: dict[str, str], tmp_path: Path) -> None:
     result = run(
         files["model"], "--forget", files["scored"], "--attacker-data", files["owned"], "--retrained", files["never"],
-        "--attack", "relearn", "--attack", "int4", "--vary", "lr=1e-5,1e-3", "--set",
+        "--original", files["model"], "--attack", "relearn", "--attack", "int4", "--vary", "lr=1e-5,1e-3", "--set",
         "attack.settings.relearn.budgets=[1,2]", "-o", str(tmp_path / "out"),
     )  # fmt: skip
     validate_result(tmp_path / "out" / "strongest.json")
@@ -267,6 +267,7 @@ def test_the_strongest_of_a_grid_is_printed_written_and_drawn(files: dict[str, s
     assert (tmp_path / "out" / "surface.svg").read_text().startswith("<?xml")
     printed = " ".join(result.stdout.split())
     assert "the strongest attack of the grid (3 candidates) recovers" in printed
+    assert "(original)" in printed
     assert "the attacks that were chosen" in printed and "the search: 3 runs, 4 training steps" in printed
 
 

@@ -237,6 +237,8 @@ class Similarity:
 def _reach(model: Model, prompts: list[list[int]], needed: Sequence[Similarity], stops: Sequence[int]) -> list[bool]:
     """Whether each prompt's continuation has the needed tokens."""
     open_ = [i for i, need in enumerate(needed) if need.open]
+    if not open_:
+        return [need.similar for need in needed]
 
     def continued(group: list[int]) -> Columns:
         fresh = [copy.copy(needed[open_[i]]) for i in group]

@@ -386,9 +386,12 @@ def against_baseline(results: CheckResults, baseline: CheckResults, *, name: str
     pairs = [(earlier[r.name], r) for r in results.verdict.requirements if r.name in common]
     for old, new in pairs:
         if len(old.sums) != len(new.sums):
+            reason = "other questions were asked under its attack; make the baseline again"
+            if not (old.sums and new.sums):
+                reason = "give both checks the same models (--retrained), files and options"
             raise UserError(
                 f"the baseline {name} has {len(old.sums)} clusters for the requirement {new.name!r}, and this check "
-                f"{len(new.sums)}: other questions were asked under its attack; make the baseline again"
+                f"{len(new.sums)}: {reason}"
             )
     known = [(old, new) for old, new in pairs if sum(old.counts) and sum(new.counts)]
     found = changes_together(

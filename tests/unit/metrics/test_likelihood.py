@@ -124,6 +124,13 @@ def test_the_similar_prefix_is_the_first_whose_continuation_has_a_share_in_commo
     assert (found < exact).any() or seed is not None
 
 
+def test_nothing_is_generated_where_correct_tokens_decide(knowing: Model) -> None:
+    """All tokens but the last one are more than half of the answer."""
+    examples = people(4)[1::2]
+    correct = [np.arange(e.end - e.start) < e.end - e.start - 1 for e in knowing.encode(examples)]
+    assert shortest_similar_prefixes(knowing, examples, correct).tolist() == [0, 0, 0, 0]
+
+
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=9), st.lists(st.integers(0, 3), max_size=9), st.integers(1, 9))
 def test_common_tokens_are_counted_as_by_the_table(rest: list[int], said: list[int], least: int) -> None:
     """Ended early, the answer is the same."""

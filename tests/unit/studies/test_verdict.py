@@ -264,7 +264,8 @@ def test_a_baseline_of_other_questions_or_requirements_is_refused() -> None:
     now = checked(RANDOM, POLICY)
     for other, said in (
         (checked(RANDOM, POLICY, sha256="b"), "other forget questions"),
-        (checked(RANDOM[:20], POLICY), "clusters"),
+        (checked(RANDOM[:20], POLICY), "clusters .* other questions"),
+        (checked(RANDOM[:0], POLICY), r"has 0 clusters .* the same models \(--retrained\)"),
         (checked(RANDOM, asked({"at_most": 0.8})), "no requirement in common"),
     ):
         with pytest.raises(UserError, match=said):

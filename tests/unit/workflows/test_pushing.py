@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from tests.conftest import copied, people
-from tests.helpers.hub import GOOD, READ_ONLY, Hub, open_hub
+from tests.helpers.hub import GOOD, READ_ONLY, Hub, used_hub
 from tests.helpers.results_factory import study_results
 from typer.testing import CliRunner
 
@@ -22,18 +22,9 @@ SECRET = "the texts that were to be forgotten"
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    import huggingface_hub
-
-    with open_hub() as opened:
-        constants = {"ENDPOINT": opened.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}
-        for name, value in constants.items():
-            monkeypatch.setattr(huggingface_hub.constants, name, value)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        monkeypatch.setenv("HF_TOKEN", GOOD)
-        huggingface_hub.close_session()
-        yield opened
-        huggingface_hub.close_session()
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    with used_hub(tmp_path) as used:
+        yield used
 
 
 @pytest.fixture(scope="module")
