@@ -115,6 +115,7 @@ SETTINGS: dict[str, Mapping[str, Any]] = {
     r"study run robustness": {  # without the section that needs ten unlearned models
         **INVENTED,
         "unlearn.seeds": "[1]",
+        "score.metrics": "[extraction_strength, leak_at_k]",
         "score.samples.count": 2,
         "score.settings": "{leak_at_k: {k: 2}}",
         "attack.metrics": "[extraction_strength]",
@@ -123,13 +124,16 @@ SETTINGS: dict[str, Mapping[str, Any]] = {
         "robustness": "null",
     },
     r"study run local-files": {**STUDY, **COARSE, "model.build": INVENTED["model.build"]},
-    r"study (run|plan) paper-tofu-phi": {**TOFU, "attack.chains": "[jailbreak]", "attack.examples": 2},
+    r"study (run|plan) paper-tofu-phi": {**TOFU, "attack.chains": "[token_noise]", "attack.examples": 2},
     r"study run (tofu-forget10|open-unlearning-tofu)": {**TOFU, "retrained": "chat/retrained"},
 }
 """Commands, as patterns of their beginnings -> settings with which they take a second. Later ones take precedence."""
 
-OPTIONS = {r".*task mmlu": "--harness-include-path tasks"}
-"""Commands -> options for what is not on this machine: here a task `mmlu` of a few questions."""
+OPTIONS = {
+    r".*task mmlu": "--harness-include-path tasks",  # a task of this name with a few questions
+    r"attack .*--budget": "--attack token_noise --attack pruning",  # in place of all attacks
+}
+"""Commands -> options for what is not on this machine, or takes long."""
 
 PLANNED = {
     r"study run quickstart --runner ray": "starts Ray, which tests/unit/studies/test_ray_tasks.py does",
@@ -140,7 +144,10 @@ PLANNED = {
 VERDICTS = {r"check ": (0, 5, 6)}
 """Commands -> their documented exit statuses, where these say something of the model."""
 
-CODE = {"retention=constraint)": 'retention=constraint, harness={"include_path": "tasks"})'}
+CODE = {
+    "retention=constraint)": 'retention=constraint, harness={"include_path": "tasks"})',
+    '{"npo": "unlearned/"}, **data)': '{"npo": "unlearned/"}, **data, attacks="token_noise")',
+}
 """Text in a piece of Python -> what is run in its place, for the same reasons."""
 
 
