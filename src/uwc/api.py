@@ -1341,7 +1341,9 @@ def _older_files(folder: Path, sets: Iterable[str], *, tasks: bool = False) -> l
         older = [*evaluate.set_files(names), *([TASKS_FILE] if of_tasks else [])]
     for file in (*evaluate.set_files(sets), *([TASKS_FILE] if tasks else [])):
         if file not in older and (folder / file).exists() and not (folder / PARTIAL).exists():
-            raise ConfigError(f"{folder / file} is not of an earlier score, and would be replaced; give another folder")
+            raise ConfigError(
+                f"{folder / file} was not written by an earlier score, and would be replaced; give another folder"
+            )
     return older
 
 
@@ -1524,7 +1526,7 @@ def _term(given: Any) -> WeightedTerm:
     if callable(given):
         return WeightedTerm(term_name(given))
     if not isinstance(given, Mapping):
-        raise ConfigError(f"{given!r} is no term; give a WeightedTerm, a function or a mapping: {{'term': 'nll'}}")
+        raise ConfigError(f"{given!r} is not a term; give a WeightedTerm, a function or a mapping: {{'term': 'nll'}}")
     try:
         return TermConfig(**given).weighted()
     except ValidationError as error:

@@ -12,7 +12,7 @@ _EXPONENT = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\s*")
 def _number(value: Any) -> Any:
     """A number as it is, also one that YAML 1.1 reads as a text, such as 1e-4."""
     if isinstance(value, bool):
-        raise ValueError("a truth value is no number; write the number")
+        raise ValueError("a truth value is no number; write a number")
     if isinstance(value, str | bytes):
         if isinstance(value, bytes) or not _EXPONENT.fullmatch(value):
             raise ValueError("a text is no number; write the number without quotes")

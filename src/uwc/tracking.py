@@ -173,7 +173,7 @@ class Trackers:
     def _fails(self, tracker: str, error: Exception) -> None:
         self._working.remove(tracker)
         why = shortened(" ".join(f"{type(error).__name__}: {error}".split()), 300)
-        progress.warn(f"logging to {tracker} failed and ends here; the work goes on without it ({why})")
+        progress.warn(f"logging to {tracker} failed and ends here; the command continues without it ({why})")
 
 
 class Runs:

@@ -59,7 +59,7 @@ def test_general_ability_before_and_after(uwc: Run, workplace: Path) -> None:
     assert none.returncode == 0 and not (workplace / "out" / "tasks.json").exists()
     (workplace / "out" / "tasks.json").write_text("mine", encoding="utf-8")
     kept = uwc("score", "unlearned", *asked, "-o", "out")
-    assert kept.returncode == 1 and "tasks.json is not of an earlier score" in kept.stderr
+    assert kept.returncode == 1 and "tasks.json was not written by an earlier score" in kept.stderr
     assert "or a task with --task NAME" in uwc("score", "unlearned").stderr
     (workplace / "said.jsonl").write_text(json.dumps({"question": "q", "answer": "a", "output": "b"}), encoding="utf-8")
     assert uwc("score", "--outputs", "said.jsonl").returncode == 0

@@ -197,7 +197,7 @@ def test_the_files_of_an_earlier_score_are_removed_and_those_of_others_kept(know
     mine = tmp_path / "forget.jsonl"
     mine.write_text("mine", encoding="utf-8")
     for overwrite in (False, True):
-        with pytest.raises(UserError, match=r"forget.jsonl is not of an earlier score"):
+        with pytest.raises(UserError, match=r"forget.jsonl was not written by an earlier score"):
             uwc.score("a model", {"forget": FORGET}, metrics="ES", output_dir=tmp_path, overwrite=overwrite)
     assert mine.read_text(encoding="utf-8") == "mine"
 

@@ -148,7 +148,7 @@ def test_suites_stand_among_metrics(knowing: uwc.Model) -> None:
     measured = list(dict.fromkeys(s.metric for s in found.scores))
     assert measured[:4] == ["extraction_strength", "exact_memorization", "probability", "perplexity"]
     assert measured.count("perplexity") == 1 and "auc_loss" in measured and set(found.left_out) == {"kl_to_original"}
-    with pytest.raises(ConfigError, match="no metric; give a name, a label or a function"):
+    with pytest.raises(ConfigError, match="not a metric; give a name, a label or a function"):
         uwc.score(knowing, FORGET, metrics=[3])
 
 
@@ -262,7 +262,7 @@ def test_the_function_of_a_term_is_the_term(knowing: uwc.Model, tmp_path: Path) 
         ([{"term": "nll", "wieght": 1}], r"'wieght' \(did you mean 'weight'\?\)"),
         ([{"term": "nlll"}], r"unknown term 'nlll'"),
         ([WeightedTerm("npo", settings={"bta": 1})], r"'bta' \(did you mean 'beta'\?\)"),
-        ([3], "3 is no term; give a WeightedTerm, a function or a mapping"),
+        ([3], "3 is not a term; give a WeightedTerm, a function or a mapping"),
     ],
 )
 def test_wrong_methods_are_refused_before_a_model_is_loaded(method: Any, message: str, tmp_path: Path) -> None:

@@ -250,5 +250,5 @@ def test_an_attack_that_gives_something_else_is_refused(knowing: uwc.Model) -> N
     def nothing(model: uwc.Model, data: AttackData) -> None:
         return None
 
-    with pytest.raises(ConfigError, match="'nothing' gave a NoneType"):
+    with pytest.raises(ConfigError, match="'nothing' returned a NoneType"):
         uwc.attack(copied(knowing), people(1), nothing)

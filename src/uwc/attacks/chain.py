@@ -50,7 +50,7 @@ def offered(made: Any, *, attack: str) -> Generator[Attacked]:
     if isinstance(made, Model | Attacked):
         made = [made]
     if not isinstance(made, Iterable):
-        raise ConfigError(f"the attack {attack!r} gave a {type(made).__name__}; return a model, or yield several")
+        raise ConfigError(f"the attack {attack!r} returned a {type(made).__name__}; return a model, or yield several")
     try:
         for variant in made:
             if isinstance(variant, Model):

@@ -90,8 +90,8 @@ def _caches_keys_and_values(model: Any) -> bool:
 def _check_planning(_data: AttackData, settings: Any) -> None:
     if settings["stride"] > settings["horizon"]:
         raise ConfigError(
-            f"attack 'planning': the stride {settings['stride']} is more than the horizon {settings['horizon']}; keep "
-            "at most the tokens that are drawn"
+            f"attack 'planning': the stride {settings['stride']} is more than the horizon {settings['horizon']}; give "
+            "a stride of at most the horizon"
         )
 
 

@@ -23,15 +23,16 @@ LONGEST = 300
 
 def answers_command(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A folder with answers.parquet, or the file: of a study, score, ...")
+        Path,
+        typer.Argument(metavar="RUN", help="The folder of a study, score, ... with answers.parquet, or that file."),
     ],
     sort: Annotated[
         str | None,
         typer.Option(
             rich_help_panel=ROWS,
             metavar="METRIC|attack|id",
-            help="What is remembered most by a metric, or under the worst attack, first; or by id. Default: attack, if "
-            "there are attacks.",
+            help="Order: by a metric or under the worst attack (attack), the most remembered first, or by id. "
+            "Default: attack, if there are attacks.",
         ),
     ] = None,
     model: Annotated[
@@ -49,7 +50,7 @@ def answers_command(
     condition: Annotated[
         str,
         typer.Option(
-            rich_help_panel=ROWS, metavar="NAME", help="'as delivered', calibrated, or attack: a row for each one."
+            rich_help_panel=ROWS, metavar="NAME", help="'as delivered', calibrated, or attack (a row for each attack)."
         ),
     ] = "as delivered",
     cluster: Annotated[
@@ -58,11 +59,13 @@ def answers_command(
     search: Annotated[
         str | None,
         typer.Option(
-            rich_help_panel=ROWS, metavar="TEXT", help="Questions, answers and generated texts that contain it."
+            rich_help_panel=ROWS,
+            metavar="TEXT",
+            help="Only rows whose question, answer or generated text contains this text.",
         ),
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=0, rich_help_panel=ROWS, metavar="N", help="The most rows; 0 for all.")
+        int, typer.Option(min=0, rich_help_panel=ROWS, metavar="N", help="The largest number of rows; 0 for all.")
     ] = 20,
     redact: Annotated[
         bool,
@@ -76,7 +79,7 @@ def answers_command(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show questions with the true answer, what the model says, and what it says under the worst attack.
+    """Show questions with the true answer, the model's answer, and its answer under the worst attack.
 
     After ‖ in a true answer the model completes it by itself.
     """

@@ -64,7 +64,7 @@ def audit_command(
         typer.Option(
             rich_help_panel=MODELS,
             metavar="MODEL",
-            help="Another one of another seed, likewise: two retrained models differ too.",
+            help="A second retrained model, of another seed, as the control of --against.",
         ),
     ] = None,
     budget: Annotated[
@@ -72,7 +72,7 @@ def audit_command(
         typer.Option(
             rich_help_panel=MEASURED,
             metavar="N",
-            help="Look for leaks with at most N queries, in place of --against.",
+            help="Search for leaks with at most N queries, in place of --against.",
         ),
     ] = None,
     metric: Annotated[
@@ -80,7 +80,7 @@ def audit_command(
         typer.Option(
             rich_help_panel=MEASURED,
             metavar="NAME",
-            help="By which an answer leaks, with --budget. Default: rouge_l.",
+            help="The metric by which an answer leaks, with --budget. Default: rouge_l.",
         ),
     ] = None,
     at_least: Annotated[
@@ -88,7 +88,7 @@ def audit_command(
         typer.Option(
             rich_help_panel=MEASURED,
             metavar="VALUE",
-            help="The least value in an answer that leaks. Default: 0.8.",
+            help="The least value of the metric in an answer that leaks. Default: 0.8.",
         ),
     ] = None,
     refusal_labels: Annotated[

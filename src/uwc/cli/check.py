@@ -144,7 +144,7 @@ def check_command(
             "a server with --endpoint URL"
         )
     elif before is not None or under:
-        raise UserError("--before and --under are for texts (--outputs)")
+        raise UserError("--before and --under are for texts; give --outputs FILE, or leave them out")
     else:
         checked, models = checkpoint, {"original": original, "retrained": retrained}
     results = check(

@@ -14,7 +14,7 @@ def doctor_command(
         str, typer.Option(metavar="DEVICE", help="Where the self-test computes: auto, cpu, cuda, cuda:N or mps.")
     ] = "auto",
     runs: Annotated[
-        Path, typer.Option("--runs-dir", metavar="FOLDER", help="The folder of runs, whose store is shown.")
+        Path, typer.Option("--runs-dir", metavar="FOLDER", help="The folder of runs, whose store is checked.")
     ] = Path("runs"),
     self_test: Annotated[
         bool, typer.Option("--self-test/--no-self-test", help="Train, score and calibrate a tiny model, twice.")

@@ -21,7 +21,8 @@ def export_command(
             "-o",
             rich_help_panel=OUTPUT,
             metavar="PATH",
-            help="The folder of all files, or the file of one; without it one table or SVG is printed.",
+            help="The folder of the files, or with --table or --figure the file; without it one table or SVG is "
+            "printed.",
         ),
     ] = None,
 ) -> None:

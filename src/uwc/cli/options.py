@@ -84,7 +84,7 @@ EndpointUrl = Annotated[
         "--endpoint",
         rich_help_panel=TEXTS,
         metavar="URL",
-        help="A server of the OpenAI protocol that is asked, such as http://localhost:8000/v1; the key is in "
+        help="A server of the OpenAI protocol, such as http://localhost:8000/v1; the key is in "
         "OPENAI_API_KEY (docs/endpoints.md).",
     ),
 ]
@@ -177,8 +177,8 @@ Metrics = Annotated[
         "--metric",
         rich_help_panel=MEASURED,
         metavar="NAME",
-        help="A metric by name or label (ES, PPL), or a suite: core (the default), tofu, muse, lume, membership, all. "
-        "May be repeated.",
+        help="A metric by name or label (ES, PPL), or a suite: core (the default), tofu, muse, lume, membership, "
+        "open-unlearning, all. May be repeated.",
     ),
 ]
 RetentionTasks = Annotated[

@@ -18,31 +18,36 @@ def push_command(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", help="A folder that uwc wrote: a model, or the results of a study.")
     ],
-    repo: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME on the hub; made if there is none.")],
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME on the hub; created if it does not exist.")],
     repo_type: Annotated[
         str | None,
         typer.Option(
-            rich_help_panel=OUTPUT, metavar="TYPE", help="model or dataset. Default: a model is one, results a dataset."
+            rich_help_panel=OUTPUT,
+            metavar="TYPE",
+            help="The repository's type: model or dataset. Default: model for a model, dataset for results.",
         ),
     ] = None,
     private: Annotated[
         bool,
         typer.Option(
-            "--private/--public", rich_help_panel=OUTPUT, help="Who may see it; one that is public needs --public."
+            "--private/--public",
+            rich_help_panel=OUTPUT,
+            help="Visibility of a new repository; an existing public one needs --public.",
         ),
     ] = True,
     message: Annotated[
         str | None, typer.Option(rich_help_panel=OUTPUT, metavar="TEXT", help="The message of the commit.")
     ] = None,
     revision: Annotated[
-        str | None, typer.Option(rich_help_panel=OUTPUT, metavar="BRANCH", help="The branch; made if there is none.")
+        str | None,
+        typer.Option(rich_help_panel=OUTPUT, metavar="BRANCH", help="The branch; created if it does not exist."),
     ] = None,
     with_answers: Annotated[
         bool,
         typer.Option(
             "--with-answers",
             rich_help_panel=OUTPUT,
-            help="Also upload questions and answers: the very texts that were to be forgotten, and what models say.",
+            help="Also upload questions and answers: the texts to be forgotten, and the models' answers.",
         ),
     ] = False,
     dry_run: Annotated[

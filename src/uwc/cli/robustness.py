@@ -25,7 +25,7 @@ def robustness_command(
         ),
     ] = None,
     log_metric: Annotated[
-        list[str], typer.Option(metavar="NAME", help="A metric that is compared on logarithms. May be repeated.")
+        list[str], typer.Option(metavar="NAME", help="A metric that is compared by its logarithm. May be repeated.")
     ] = ["perplexity"],  # noqa: B006
     seed: Annotated[int, typer.Option(metavar="SEED", help="Seed of the bootstrap over checkpoints.")] = 0,
     output_dir: OutputDir = None,

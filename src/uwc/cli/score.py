@@ -101,7 +101,7 @@ def score_command(
     trust_remote_code: TrustRemoteCode = False,
     device: Device = None,
 ) -> None:
-    """Score a model on questions, or texts generated elsewhere: how much of the answers is remembered?
+    """Score a model on questions, or texts generated elsewhere: how much of the answers does it remember?
 
     With --task also on tasks of lm-evaluation-harness, each a set of its own; a MODEL may be scored on these alone.
 

@@ -144,7 +144,7 @@ def study_plan(
     if machine is not None and not estimated:
         raise ConfigError(f"--machine {machine} has an effect with --estimate only; add it, or leave --machine out")
     if estimated and slurm is not None:
-        raise ConfigError("--estimate and --slurm print different things; leave one of them out")
+        raise ConfigError("--estimate and --slurm exclude each other; leave one of them out")
     if estimated:
         found = estimate_study(
             source,

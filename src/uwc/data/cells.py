@@ -45,9 +45,11 @@ def as_text(value: Any, where: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"{where} holds half a character, {value[error.start]!r}; write it whole") from None
+        raise DataError(
+            f"{where} holds half a character, the surrogate {value[error.start]!r}; write it whole"
+        ) from None
     if "\0" in value:
-        raise DataError(f"{where} holds a NUL character, which ends texts elsewhere; remove it")
+        raise DataError(f"{where} holds a NUL character; remove it")
     return value
 
 

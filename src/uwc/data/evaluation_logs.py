@@ -112,7 +112,10 @@ def read_log(path: Path) -> Log:
             logged = {name: s for name in _OPEN_PREFIXES if (s := _open_set(path, content, name))}
             rows = list(_open_rows(path, content))
             if not logged and not rows:
-                raise DataError(f"{path}: the log of OpenUnlearning has no values by example")
+                raise DataError(
+                    f"{path}: the log of OpenUnlearning has no values by example; give the *_EVAL.json, and "
+                    "not its summary"
+                )
             return Log("OpenUnlearning", Table(str(path), "example", rows), False, logged)
         if isinstance(content.get("eval"), dict) and ("samples" in content or "plan" in content):
             return _inspect(path, list(enumerate(_list(path, "samples", content.get("samples") or []), 1)))
@@ -269,7 +272,7 @@ def _harness_row(table: Table, number: int, row: Mapping[str, Any]) -> Mapping[s
         raise DataError(f"{where}: the sample has {len(said)} responses; only one response to a question can be read")
     if not isinstance(said, str):
         raise DataError(
-            f"{where}: the response is no text but a log-likelihood; give the samples of a task that generates "
+            f"{where}: the response is a log-likelihood, and not a text; give the samples of a task that generates "
             "(output_type: generate_until)"
         )
     prompt = _harness_prompt(row.get("arguments"))
@@ -311,7 +314,10 @@ def _unpacked(path: Path, data: bytes) -> list[tuple[int, Any]]:
                 raise DataError(f"{path}: the unpacked log has more than {LARGEST >> 30} GiB; split it")
             names = archive.namelist()
             if not parts or not {"header.json", "_journal/start.json"} & set(names):
-                raise DataError(f"{path}: this archive is no log of inspect_ai with samples")
+                raise DataError(
+                    f"{path}: this archive is not a log of inspect_ai with samples; give the .eval file of a "
+                    "run with log_samples"
+                )
             for info in parts:
                 with archive.open(info) as file:
                     content = file.read(info.file_size + 1)

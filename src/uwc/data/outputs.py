@@ -342,7 +342,7 @@ def _found(
     elif problems.found:
         left_out.append(problems.left_out())
     if not found.examples:
-        raise DataError(f"{opened.where}: there is no text of any of the questions")
+        raise DataError(f"{opened.where}: no row matches any of the questions; give the texts of these questions")
     return found
 
 

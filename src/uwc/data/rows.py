@@ -427,7 +427,7 @@ class RowReader:
             return self._choice(number, row, options)
         value, where = self._required(number, row, "answer"), self._cell(number, "answer")
         if self.columns.layout.answer == "labels" and not isinstance(value, str):
-            raise DataError(f"{where} is no text but the number of a class; write the answer as a text")
+            raise DataError(f"{where} is the number of a class, and not a text; write the answer as a text")
         return _one_text(value, where, self.table.json_cells), ()
 
     def _options(self, number: int, row: Row) -> Options | None:

@@ -179,7 +179,7 @@ def metric_name(text: Any) -> str:
     if callable(text):
         return metrics.name_of(text) or str(metrics.name_of(metric(text)))
     if not isinstance(text, str):
-        raise ConfigError(f"{text!r} is no metric; give a name, a label or a function")
+        raise ConfigError(f"{text!r} is not a metric; give a name, a label or a function")
     if text in metrics.names() or text in set_metrics.names():
         return text
     labels: dict[str, str] = {str(e.facts["label"]).lower(): e.name for e in (*metrics, *set_metrics)}

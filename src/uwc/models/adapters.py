@@ -365,7 +365,7 @@ def named_base(path: str | Path, config: dict[str, Any]) -> str:
             f"model on the hub; {give}"
         )
     if kind_of(base) != "model":
-        raise ModelError(f"{path}: its base {base} is no whole model; merge that first, and {give}")
+        raise ModelError(f"{path}: its base {base} is not a whole model; merge that first, and {give}")
     return str(base)
 
 

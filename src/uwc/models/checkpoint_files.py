@@ -346,12 +346,12 @@ def _nothing_to_read(where: str, folder: Path) -> ModelError:
         return _no_model(where)
     if adapters := _nested(folder, ADAPTER):
         return ModelError(
-            f"{where} is no model itself; it holds adapters in folders of their own: {', '.join(adapters)}; give one "
+            f"{where} is not a model; it has adapters in its folders: {', '.join(adapters)}; give one "
             f"of them, such as {folder / adapters[0]}"
         )
     if models := _nested(folder, SINGLE, INDEX):
         return ModelError(
-            f"{where} is no model itself; its folders {', '.join(models)} are; give one of them, such as "
+            f"{where} is not a model; its folders {', '.join(models)} are; give one of them, such as "
             f"{folder / models[0]}"
         )
     if _has(where, ADAPTER_WEIGHTS):

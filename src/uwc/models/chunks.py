@@ -113,7 +113,7 @@ def keeping(folder: Path | None, key: str) -> Iterator[None]:
     with suppress(OSError):  # a folder that cannot be used is refused where the results are written
         interrupted = any(folder.glob("*/*"))
     if interrupted:
-        progress.note(f"continues an interrupted run, whose results are in {folder}")
+        progress.note(f"resumes an interrupted run, whose results are in {folder}")
     run = _Open(folder, key)
     token = _open.set(run)
     try:

@@ -36,7 +36,7 @@ def quantization_of(path: str, *, dequantize: bool) -> dict[str, Any]:
     settings = read_json(path, CONFIG).get("quantization_config") or {}
     if not isinstance(settings, dict):
         raise ModelError(
-            f"{path}: the quantization_config of {CONFIG} is no object; fetch or save the checkpoint again"
+            f"{path}: the quantization_config of {CONFIG} is not an object; fetch or save the checkpoint again"
         )
     if not settings:
         return {}

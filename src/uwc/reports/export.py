@@ -73,7 +73,7 @@ def _write(made: dict[str, bytes], output: Path, *, one: bool) -> None:
     for name, content in made.items():
         path = output if one and not output.is_dir() else output / name
         if path.suffix != Path(name).suffix:
-            raise UserError(f"{path} is no folder, and its name does not end in {Path(name).suffix}")
+            raise UserError(f"{path} is not a folder, and its name does not end in {Path(name).suffix}")
         require_writable(path.parent, path.name)
         write_bytes(path, content)
 

@@ -286,7 +286,7 @@ class SequenceConfig(Section):
                 "the subjects of each)"
             )
         if self.splits and len(self.splits) < 2:
-            raise ConfigError("unlearn.sequence: one part is no sequence; name at least two in 'splits'")
+            raise ConfigError("unlearn.sequence: one part is not a sequence; name at least two in 'splits'")
         _require_different("unlearn.sequence.splits", list(self.splits))
         for name in self.splits:
             require_name("part of the forget set", name)
@@ -448,7 +448,7 @@ def _policies(given: Any) -> Any:
     wrong = [source for source in listed if not isinstance(source, str | Path | Mapping | Policy)]
     if wrong:
         raise ConfigError(
-            f"check: {wrong[0]!r} is no policy; give the name of a shipped one, a YAML file or its content"
+            f"check: {wrong[0]!r} is not a policy; give the name of a shipped one, a YAML file or its content"
         )
     return tuple(map(load_policy, listed))
 

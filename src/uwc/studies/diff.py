@@ -67,8 +67,8 @@ def _version_warnings(first: StudyResults, second: StudyResults) -> Iterator[War
     if then != now:
         yield Warning(
             code="other_store_version",
-            text=f"the versions compute some steps otherwise (store version {then} and {now}); CHANGELOG.md says which "
-            "numbers moved",
+            text=f"the versions compute some steps differently (store version {then} and {now}); CHANGELOG.md says "
+            "which numbers changed",
         )
 
 

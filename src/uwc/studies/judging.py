@@ -139,7 +139,7 @@ def _add(infos: list[JudgeInfo], found: JudgeResults, source: str) -> None:
             infos[i] = info.model_copy(update={"checks": (*info.checks, check)})
             placed = True
     if not placed:
-        raise ConfigError(f"{where} is of {check.metric}, whose judge no metric asks here; remove it")
+        raise ConfigError(f"{where} is of {check.metric}, and no metric here uses its judge; remove it")
 
 
 def _other(info: JudgeInfo, theirs: JudgeInfo, metric: str, prompt: str) -> str:

@@ -123,7 +123,7 @@ class HarnessConfig(Section):
         if given and not any(isinstance(task, str) for task in tasks):
             keys = listed(f"harness.{key}" for key in given)
             raise ConfigError(
-                f"{keys}: there is no task of lm-evaluation-harness that this is for; name one (calibrate.tasks, "
+                f"{keys}: there is no task of lm-evaluation-harness that uses it; name one (calibrate.tasks, "
                 "score.tasks) or leave it out"
             )
 

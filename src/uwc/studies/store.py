@@ -334,7 +334,7 @@ class Store:
         try:
             lock.acquire(timeout=0.2)  # long enough to take that of a process that has died
         except Timeout:
-            progress.note(f"another run is working on '{step.name}'; waiting for it")
+            progress.note(f"another run computes '{step.name}'; waiting for it")
             lock.acquire(poll_interval=0.5)
         try:
             yield lock
@@ -376,8 +376,9 @@ class Store:
     def _require_held(self, step: Step, lock: SoftFileLease) -> None:
         if lock.owner is None or lock.owner.token != lock.token:
             raise UserError(
-                f"another run has taken over '{step.name}', as this one was not heard of for {LEASE:.0f} s "
-                "(suspended, or cut off from the store); run the study again, and it uses what the other has computed"
+                f"another run has taken over '{step.name}', as this one did not refresh its lock for "
+                f"{LEASE:.0f} s (suspended, or cut off from the store); run the study again to use the results of the "
+                "other"
             )
 
 

@@ -115,7 +115,7 @@ def check_judge(
             Warning(
                 code="constant_verdicts",
                 text=f"The judge says {always} to all {of_judge[always]} answers that it decides, so that kappa is 0 "
-                "whatever the labels are, without any width of its interval; use another judge, or another prompt.",
+                "for any labels, and its interval has no width; use another judge, or another prompt.",
             )
         )
     for warning in warnings:

@@ -160,8 +160,8 @@ def replay(
     check_questions(recorded, plan.benchmark)
     if (version := recorded.results.provenance.store_version) != STORE_VERSION:
         progress.warn(
-            f"this version computes some steps otherwise (store version {STORE_VERSION}, recorded {version}); "
-            "CHANGELOG.md says which numbers moved"
+            f"this version computes some steps differently (store version {STORE_VERSION}, recorded {version}); "
+            "CHANGELOG.md says which numbers changed"
         )
     folder = Path(keep or DEFAULT_RUNS) / _name(recorded, scores_only=models_from is not None)
     models = _models_in(Path(models_from), recorded, plan) if models_from is not None else []

@@ -45,7 +45,9 @@ def system_of(name: str, given: Any) -> System | None:
     """The texts of another system, or None. Raises ConfigError for a model."""
     if given is None or isinstance(given, System):
         return given
-    raise ConfigError(f"{name} is a model, and the system itself is not; give its texts as uwc.Outputs(...)")
+    raise ConfigError(
+        f"{name} is a model, and the system is given by texts; give the model's texts as uwc.Outputs(...)"
+    )
 
 
 @dataclass(frozen=True)

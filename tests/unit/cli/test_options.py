@@ -51,7 +51,7 @@ def test_the_device_is_an_option_too() -> None:
         (lambda: set_options(["lora=8", "lora.rank=4"]), ["lora.rank", "no entry 'rank'"]),
         (lambda: sections(ScoreSections, ["scor.suite=core"]), ["unknown key", "'scor'", "did you mean 'score'"]),
         (lambda: sections(ScoreSections, ["model.dtype=float8"]), ["model.dtype", "'float8'", "bfloat16"]),
-        (lambda: sections(ScoreSections, ["score.metrics=[1]"]), ["--set", "1 is no metric"]),
+        (lambda: sections(ScoreSections, ["score.metrics=[1]"]), ["--set", "1 is not a metric"]),
         (lambda: file_columns(["question"]), ["'question'", "FIELD=COLUMN"]),
         (lambda: file_columns([":question=x"]), ["FILE:FIELD=COLUMN"]),
     ],

@@ -257,7 +257,7 @@ def test_a_base_that_is_not_found_or_not_named_is_told_with_the_remedy(folder: P
         with pytest.raises(ModelError, match="base_model_name_or_path = '5'"):
             check(number)
     nested = adapter(folder, "nested", base_model_name_or_path=str(adapter(folder, "adapter")))
-    with pytest.raises(ModelError, match=r"its base .*adapter is no whole model; merge that first"):
+    with pytest.raises(ModelError, match=r"its base .*adapter is not a whole model; merge that first"):
         load_model(nested)
     old = adapter(folder, "old", base_model_name_or_path="nobody/nothing", revision="abc")
     with pytest.raises(ModelError, match="revision abc of nobody/nothing"):

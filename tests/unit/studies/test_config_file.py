@@ -179,7 +179,9 @@ def test_an_item_of_a_list_that_is_not_there_is_refused(number: str) -> None:
         load_config("quickstart", overrides=[f"unlearn.runs.{number}=1"])
 
 
-@pytest.mark.parametrize(("metrics", "said"), [("[1]", "1 is no metric"), ("[ES, nosuch]", "unknown metric 'nosuch'")])
+@pytest.mark.parametrize(
+    ("metrics", "said"), [("[1]", "1 is not a metric"), ("[ES, nosuch]", "unknown metric 'nosuch'")]
+)
 def test_what_is_no_metric_is_refused_with_its_key(metrics: str, said: str) -> None:
     with pytest.raises(ConfigError, match=rf"score\.metrics\.\d.*{said}"):
         load_config("quickstart", overrides=[f"score.metrics={metrics}"])

@@ -153,7 +153,7 @@ def test_a_study_takes_policies_by_name_file_and_content(tmp_path: Path) -> None
     assert StudyConfig(**config.model_dump(mode="json")).check == config.check
     for given, said in (
         (["standard", "standard"], "'standard'"),
-        ([3], "3 is no policy"),
+        ([3], "3 is not a policy"),
         (["nosuch"], "'nosuch'"),
     ):
         with pytest.raises(ConfigError) as refused:

@@ -123,7 +123,7 @@ def test_too_many_parts_are_refused() -> None:
         ({"sequence": {}}, "either 'parts'"),
         ({"sequence": {"parts": 2, "splits": ["a", "b"]}}, "either 'parts'"),
         ({"sequence": {"parts": 1}}, "greater than or equal to 2"),
-        ({"sequence": {"splits": ["a"]}}, "one part is no sequence"),
+        ({"sequence": {"splits": ["a"]}}, "one part is not a sequence"),
         ({"sequence": {"splits": ["a", "b", "a"]}}, "'a' is named twice"),
         ({"scale": [4]}, "at least two"),
         ({"scale": [2, 1]}, "larger than the one before"),

@@ -145,7 +145,7 @@ def test_the_command_writes_a_check_that_scores_and_studies_take(
         uwc.score(
             "nowhere", people()[:2], metrics="judge_says", judges=given, settings={"judge_says": {"prompt": "{text}!"}}
         )
-    with pytest.raises(ConfigError, match="whose judge no metric asks"):
+    with pytest.raises(ConfigError, match="no metric here uses its judge"):
         uwc.score("nowhere", people()[:2], metrics="ES", judges=given)
     other = check.model_copy(update={"judges": tuple(j.model_copy(update={"sha256": "0" * 64}) for j in check.judges)})
     with pytest.raises(ConfigError, match="a language_model with other files"):

@@ -71,6 +71,6 @@ def _fold(table: Table, fold: str) -> list[Mapping[str, Any]]:
     found = [item for _, row in table.rows for item in (row.get(fold) or [])]
     if not found or not all(isinstance(item, Mapping) for item in found):
         raise DataError(
-            f"{table.source}: the column {fold!r} is no list of questions with text and labels; get the file again"
+            f"{table.source}: the column {fold!r} is not a list of questions with text and labels; get the file again"
         )
     return found

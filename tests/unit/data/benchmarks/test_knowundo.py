@@ -46,7 +46,7 @@ def test_the_hub_has_a_list_of_questions_in_each_column(tmp_path: Path, monkeypa
     assert [len(split) for split in benchmark.splits.values()] == [3, 2, 4, 1]
     assert set(asked) == {"zjunlp/KnowUnDo"}
     json_file(tmp_path / "privacy/unlearn.json", [{"train": "text", "val": []}])
-    assert "no list of questions" in complaint(lambda: knowundo(path=str(tmp_path)))
+    assert "not a list of questions" in complaint(lambda: knowundo(path=str(tmp_path)))
 
 
 @pytest.mark.skipif(not (REAL / "knowundo").is_dir(), reason="KnowUnDo's files are not there")
