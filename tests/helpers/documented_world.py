@@ -71,6 +71,7 @@ def write_world(folder: Path) -> Path:
             save_model(chatting, folder / place)
     classifier(folder / "inference", ("contradiction", "neutral", "entailment"), (1.0, 0.0, 0.0))
     forget, retain = [_row(e) for e in FORGET], [_row(e) for e in RETAIN]
+    forget = [{**row, "aliases": f"Tell me: {row['question']}"} for row in forget]
     questions = {
         "forget": forget, "retain": retain, "a": retain[:2], "b": retain[2:], "qa": forget, "scored": forget,
         "questions": forget, "other": _rows(strangers(4)), "unseen": _rows(strangers(6, 40)),
@@ -96,6 +97,14 @@ def write_world(folder: Path) -> Path:
     )
     labelled = [{**row, "label": "yes" if i % 3 else "no"} for i, row in enumerate(said)]
     pd.DataFrame(labelled)[["question", "answer", "output", "label", "subject"]].to_csv(folder / "labels.csv")
+    points = pd.DataFrame(
+        [(f"m{i}", i / 20, (i % 7) / 8) for i in range(12)], columns=["checkpoint", "before", "after"]
+    )
+    points.assign(metric="probability", attack="relearn", split="forget").to_csv(folder / "scores.csv", index=False)
+    pools = points.rename(columns={"before": "value"}).assign(
+        metric="probability", split="forget", knows=points.index % 2
+    )
+    pools[["metric", "split", "value", "knows"]].to_csv(folder / "pools.csv", index=False)
     policy = "name: mine\nrequirements: [{name: forgotten, metric: ES, at_most: 0.9}]\n"
     (folder / "policy.yaml").write_text(policy, encoding="utf-8")
     _write_tasks(folder / "tasks")

@@ -102,6 +102,10 @@ SETTINGS: dict[str, Mapping[str, Any]] = {
         "attack.settings.relearn_retain.steps": 2,
         "attack.settings.relearn_wrong.steps": 2,
     },
+    r"(attack|score) .*--attack evolution": {
+        f"attack.settings.evolution.{name}": number
+        for name, number in {"population": 2, "generations": 2, "mutations": 1, "examples": 2, "best": 1}.items()
+    },
     r"study (run|plan) quickstart": QUICK,
     r"study run quickstart .*unlearn.seeds": {"unlearn.runs": "[{method: gd}]"},
     r"study run all-methods": {**INVENTED, **COARSE},
@@ -146,7 +150,6 @@ VERDICTS = {r"check ": (0, 5, 6)}
 
 CODE = {
     "retention=constraint)": 'retention=constraint, harness={"include_path": "tasks"})',
-    '{"npo": "unlearned/"}, **data)': '{"npo": "unlearned/"}, **data, attacks="token_noise")',
 }
 """Text in a piece of Python -> what is run in its place, for the same reasons."""
 
