@@ -697,8 +697,8 @@ class Counter:
         if name in ("quantization_gptq", "quantization_awq"):
             mean = self._mean(list(data.retain))
             tokens = min(len(data.retain), settings["examples"]) * (mean.prompt + mean.answer)
-            searched = Work(scoring=(2 * len(EXPONENTS) if name == "quantization_awq" else 1) * shape.products)
-            return self.scored(tokens, 0) * ceil(shape.layers / 2) + searched + Work(scoring_bytes=3 * self.weights)
+            rounds = Work(scoring=(2 * len(EXPONENTS) if name == "quantization_awq" else 1) * shape.products)
+            return self.scored(tokens, 0) * ceil(shape.layers / 2) + rounds + Work(scoring_bytes=3 * self.weights)
         if name == "direction_ablation":
             return self.scored(tokens, 0) * 2
         return Work(scoring_bytes=3 * self.weights) if entry.facts["kind"] == "weights" else Work()
