@@ -73,6 +73,7 @@ def test_every_block_runs(page: str, folder: Path) -> None:
     assert ran >= 2
 
 
+@pytest.mark.usefixtures("restored_registries")
 def test_the_notebook_runs(folder: Path) -> None:
     notebook = nbformat.read(FOLDER / "own-loss-and-metric.ipynb", as_version=4)
     nbformat.validate(notebook)

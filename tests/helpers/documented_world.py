@@ -36,7 +36,7 @@ PLAIN = {
     "adapter": ("adapter", "lora-adapter"),
 }
 CHATTING = {
-    "original": ("chat/original", "path/to/original", "path/to/judge"),
+    "original": ("chat/original", "path/to/original", "path/to/judge", "models/writer"),
     "unlearned": ("chat/unlearned", "my-model"),
     "retrained": ("chat/retrained", "path/to/retrained"),
 }
