@@ -5,6 +5,7 @@ from tests.helpers.hidden_knowledge import KNOWN, UNKNOWN
 from torch import Tensor
 
 from uwc.attacks.data import AttackData
+from uwc.models.block_weights import block_matrices
 from uwc.models.model import Model
 
 DATA = AttackData(KNOWN[:4], retain=UNKNOWN)
@@ -27,3 +28,11 @@ def inputs_of_map(model: Model, name: str) -> list[Tensor]:
             model.model(input_ids=torch.tensor([example.tokens]))
     hook.remove()
     return seen
+
+
+def rounded_matrices(model: Model, rounded: Model) -> list[tuple[Tensor, Tensor]]:
+    """Each matrix of the blocks, of each expert too, before and after rounding, [out, in]; most weights differ."""
+    both = zip(block_matrices(model.model), block_matrices(rounded.model), strict=True)
+    pairs = [pair for first, second in both for pair in zip(first.matrices, second.matrices, strict=True)]
+    assert min(float((before != after).float().mean()) for before, after in pairs) > 0.8
+    return pairs

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import DATA, KINDS, PRECISIONS, attacks
 from uwc.errors import AttackFailed, ConfigError, DataError, ModelError
-from uwc.metrics.registry import metrics
 from uwc.models.model import Model
 from uwc.registry import Entry, unknown_name
 
@@ -152,13 +151,9 @@ class Step:
 
     @property
     def used(self) -> list[Entry[Any]]:
-        """The attack; for `strongest` also the attacks from which it chooses, and the metric by which it does."""
-        if self.entry.name != "strongest":
-            return [self.entry]
-        from uwc.attacks.strongest import tried_entries
-
-        among = tried_entries(self.settings["attacks"])
-        return [self.entry, *among, metrics.get(self.settings["metric"])]
+        """The attack, and what else it uses with its settings: attacks from which it chooses, a metric by which."""
+        uses = self.entry.facts.get("uses")
+        return [self.entry, *(uses(self.settings) if uses else ())]
 
 
 @dataclass(frozen=True)

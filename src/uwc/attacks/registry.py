@@ -70,6 +70,7 @@ Each declares:
     check: a function of data and settings that raises DataError for unsuitable data, or None.
     trains_on_scored: whether it trains on the scored answers, so that a leak can be seen only against a control.
     rewords: whether it puts words into or around a question, which a passage of raw text does not have.
+    uses: optional, a function of settings that returns the entries of registries that the attack uses besides itself.
 """
 
 

@@ -10,10 +10,11 @@ from uwc.attacks.chain import Attacked, attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.evaluate import check_metrics
 from uwc.attacks.registry import attacks
-from uwc.attacks.strongest import Budget, Candidate, Search, candidates, every_attack, own_part
+from uwc.attacks.strongest import Budget, Candidate, Search, candidates, every_attack, own_part, tried_entries
 from uwc.errors import AttackFailed, DataError
 from uwc.metrics.registry import metrics
 from uwc.models.model import Model
+from uwc.registry import Entry
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -37,6 +38,11 @@ def _check(data: AttackData, settings: Mapping[str, Any]) -> None:
         candidate.chain.check_data(owned)
 
 
+def _used(settings: Mapping[str, Any]) -> list[Entry[Any]]:
+    """The attacks from which it chooses, and the metric by which it does."""
+    return [*tried_entries(settings["attacks"]), metrics.get(settings["metric"])]
+
+
 @attacks.register(
     "strongest",
     source="arXiv:1603.06560",
@@ -46,6 +52,7 @@ def _check(data: AttackData, settings: Mapping[str, Any]) -> None:
     effort="runs",
     budgets=False,
     check=_check,
+    uses=_used,
     trains_on_scored=False,
     rewords=False,
 )
