@@ -4,7 +4,7 @@ import copy
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from uwc.attacks.data import AttackData
@@ -230,7 +230,7 @@ def make_chain(names: str | Sequence[str], settings: Mapping[str, Mapping[str, A
         raise ConfigError("a chain of attacks needs at least one")
     for step in steps:
         _check_budgets(step)
-    for first, second in pairwise(steps):
+    for first, second in combinations(steps, 2):
         _check_order(first.entry, second.entry, chain.name)
     return chain
 

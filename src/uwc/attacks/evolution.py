@@ -27,6 +27,7 @@ from uwc.models.endpoint import Conversation, Draw, Request, StoredAnswers, endp
 from uwc.models.model import Model
 from uwc.models.processes import of_first
 from uwc.models.token_scores import Floats
+from uwc.registry import Entry
 
 Count = Annotated[int, Field(ge=1)]
 Says = Callable[[Sequence[Example], int, Draw | None], Sequence[str]]
@@ -142,6 +143,11 @@ def is_metric(judge: str) -> bool:
     return judge in {entry.name for entry in metrics}
 
 
+def _used(settings: Mapping[str, Any]) -> list[Entry[Any]]:
+    """The metric by which prompts are chosen, if the judge is one."""
+    return [metrics.get(settings["judge"])] if is_metric(settings["judge"]) else []
+
+
 def other_models(settings: Mapping[str, Any]) -> list[str]:
     """The folders and hub names of the models that the search asks besides the attacked one."""
     judges = [] if is_metric(settings["judge"]) else [settings["judge"]]
@@ -173,6 +179,7 @@ def _require(setting: str, name: str, otherwise: str) -> None:
     effort="generations",
     budgets=False,
     check=_check,
+    uses=_used,
     trains_on_scored=False,
     rewords=True,
 )

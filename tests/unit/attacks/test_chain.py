@@ -90,6 +90,7 @@ def test_a_chain_carries_out_its_attacks_in_order() -> None:
         ("sampling+planning", {}, "exclude each other"),
         ("probe+gcg", {}, "'gcg' needs the model's own forward"),
         ("probe+sampling", {}, "'sampling' needs the model's own forward"),
+        ("probe+jailbreak+sampling", {}, "'sampling' needs the model's own forward"),
         ("relearning", {}, r"unknown attack 'relearning' \(did you mean 'relearn'\?\)"),
         ("relearn", {"relearn": {"step": 3}}, r"unknown setting of the attack 'relearn' 'step' \(did you mean 'steps'"),
         ("token_noise", {"token_noise": {"rate": 1.5}}, "rate = 1.5: Input should be less than or equal to 1"),

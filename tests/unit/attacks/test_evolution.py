@@ -187,6 +187,12 @@ def test_a_metric_that_is_low_for_what_is_remembered_chooses_the_lowest() -> Non
     assert first <= min(v.mean for v in jailbroken.variants[:16]) + 5e-4
 
 
+@pytest.mark.parametrize(("judge", "used"), [("exact_match", ["evolution", "exact_match"]), ("self", ["evolution"])])
+def test_a_metric_that_judges_is_declared_as_used(judge: str, used: list[str]) -> None:
+    (step,) = make_chain("evolution", {"evolution": {"judge": judge}}).steps
+    assert [entry.name for entry in step.used] == used
+
+
 def test_passages_are_no_questions_to_choose_on() -> None:
     chain = make_chain("evolution", {"evolution": SMALL})
     with pytest.raises(DataError, match="passages alone"):
