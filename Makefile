@@ -48,7 +48,7 @@ test-fast: setup ## the quick tests, in about a minute on 2 cores
 	$(BIN)/python -m pytest $(IN_TURN) -m "not slow and not matrix" \
 	  tests/unit tests/contract tests/architecture $(TRAINED:%=--ignore=tests/unit/%)
 
-matrix: setup ## check some forty architectures against plain transformers (15 minutes); writes docs/models.md
+matrix: setup ## check some fifty architectures against plain transformers (15 minutes); writes docs/models.md
 	UWC_MATRIX_TABLE=docs/models.md $(BIN)/python -m pytest tests/matrix -m ""
 
 torture: setup ## try kills, damaged files, full disks and thousands of bad inputs (an hour); writes docs/reliability.md

@@ -41,12 +41,13 @@ def _table(found: Mapping[tuple[str, str], Found]) -> str:
     lines = [f"With {versions}, in float32 on a CPU.", "", _row("architecture", "prompt", *CELLS), _rule(len(CELLS))]
     for name, architecture in ARCHITECTURES.items():
         lines.append(_row(name, architecture.prompt, *(_cell(found[name, cell]) for cell in CELLS)))
-    lines += ["", "Properties:", ""]
+    lines += ["", "### Properties", ""]
     lines += [f"- {a.name}: {a.note}" for a in ARCHITECTURES.values() if a.note]
     refused = dict.fromkeys((n, f.reason) for (n, _), f in found.items() if f.outcome == "refused")
     if refused:
-        lines += ["", "Refused:", "", *(f"- {name}: {reason}" for name, reason in refused)]
-    lines += ["", _row("prompt", "property", "used by", "score", "text"), _rule(3)]
+        lines += ["", "### Refused", "", *(f"- {name}: {reason}" for name, reason in refused)]
+    lines += ["", "### Prompts", "", "The last two columns have the largest difference over the architectures.", ""]
+    lines += [_row("prompt", "property", "used by", "score", "text"), _rule(3)]
     for prompt in PROMPTS.values():
         users = [a.name for a in ARCHITECTURES.values() if a.prompt == prompt.name and "all" not in a.refused]
         worst = [_worst([found[n, cell] for n in users]) for cell in ("score", "text")]
