@@ -117,6 +117,16 @@ def noisy(model: "Model") -> "Model":
 
 
 @pytest.fixture
+def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers of a study are forked, which saves their imports, and not spawned."""
+    from tests.helpers.forks import FORKS
+
+    from uwc.studies import workers
+
+    monkeypatch.setattr(workers, "get_context", lambda _method: FORKS)
+
+
+@pytest.fixture
 def restored_registries() -> Iterator[None]:
     """The registries are after the test as they were before it."""
     from uwc.attacks.registry import attacks

@@ -29,7 +29,6 @@ from rich.text import Text
 
 from uwc.errors import printable
 
-FIRST_PROCESS = os.environ.get("RANK", "0") == "0"
 EVERY = 30.0
 """The most seconds between two lines of progress."""
 
@@ -61,7 +60,12 @@ class _Without(logging.Filter):
         return not record.getMessage().startswith(self.words)
 
 
-console = Console(stderr=True, highlight=False, quiet=not FIRST_PROCESS)
+def first_process() -> bool:
+    """Whether this process is alone, or the first of those of a launcher, which prints and writes for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+console = Console(stderr=True, highlight=False, quiet=not first_process())
 _live: Progress | None = None
 _logs: list[Path] = []
 Kind = Literal["note", "warning", "line"]
@@ -103,7 +107,7 @@ def logged(path: Path) -> Iterator[None]:
 
 
 def _log(text: str) -> None:
-    if not FIRST_PROCESS:
+    if not first_process():
         return
     for path in _logs:
         with (

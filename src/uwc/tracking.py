@@ -127,7 +127,7 @@ class Trackers:
         names = dict.fromkeys([names] if isinstance(names, str) else names)
         for name in names:
             _require(name)
-        self._working = list(names) if progress.FIRST_PROCESS else []
+        self._working = list(names) if progress.first_process() else []
         self._folder, self._group, self._told = Path(folder or "."), group, False
         given = os.environ.get("TENSORBOARD_LOGGING_DIR")
         self._events = Path(given) / group if given else self._folder / "tensorboard"

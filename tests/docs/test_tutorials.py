@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
@@ -19,6 +20,8 @@ FOLDER = Path(__file__).parents[2] / "docs" / "tutorials"
 PAGES = ["first-score", "own-checkpoints", "cluster", "sign-off-in-ci"]
 STATUS = {"sign-off-in-ci": (0, 5, 6)}
 """Page -> exit statuses that it names, where they are not 0 only."""
+JOBS = "study run my-study.yaml --output-dir shared/"
+"""The command before which the jobs of SLURM computed the steps; here they are those of the run on one machine."""
 QUICKSTART = STUDY.model_dump(mode="json", exclude_unset=True) | {
     "name": "quickstart",
     "retrained": True,
@@ -46,6 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_runs(page: str, folder: Path) -> None:
     text = (FOLDER / f"{page}.md").read_text(encoding="utf-8")
@@ -58,6 +62,8 @@ def test_every_block_runs(page: str, folder: Path) -> None:
             for line in block.replace("\\\n", " ").splitlines():
                 program, *arguments = shlex.split(line, comments=True)
                 assert program == "uwc"
+                if " ".join(arguments) == JOBS:
+                    shutil.copytree("runs/store", "shared/store", dirs_exist_ok=True)
                 result = CliRunner().invoke(app, arguments, catch_exceptions=False)
                 assert result.exit_code in STATUS.get(page, (0,)), f"{line}\n{result.output}"
         elif language == "yaml":

@@ -12,7 +12,7 @@ import torch
 from tests.conftest import copied, noisy, people
 from tests.helpers import counted_batches
 from tests.invariant.test_processes import free_port
-from tests.pipeline.conftest import run_command
+from tests.pipeline.conftest import Started, run_command
 
 from uwc.models.load import save_model
 from uwc.models.model import Model
@@ -28,6 +28,8 @@ COMMANDS = {
     "attack": ("attack", "model", "--data", "people.jsonl", "--attack", "jailbreak"),
     "calibrate": ("calibrate", "model", "noisy", "--forget", "first.jsonl", "--retain", "second.jsonl"),
 }
+LAUNCHED = "attack"
+"""The command that the launcher starts; the processes of the others are forked, with the environment that it gives."""
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,21 @@ def launched(place: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def together(place: Path, *arguments: str) -> str:
+    """The output of two processes that have the environment of the launcher's."""
+    group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    started = [
+        Started(
+            *arguments, cwd=place, before=counted_batches.count,
+            **group, RANK=rank, LOCAL_RANK=rank, OMP_NUM_THREADS="1", ACCELERATE_USE_CPU="true",
+        )
+        for rank in ("0", "1")
+    ]  # fmt: skip
+    first, second = (process.end() for process in started)
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    return first.stdout + second.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_two_processes_divide_the_batches_and_write_the_bits_of_one(name: str, place: Path) -> None:
@@ -78,7 +95,7 @@ def test_two_processes_divide_the_batches_and_write_the_bits_of_one(name: str, p
         path.unlink()
     command = (*COMMANDS[name], "--set", "score.max_new_tokens=8", "--json")
     one = alone(place, *command, "-o", f"{name} one")
-    two = launched(place, *command, "-o", f"{name} two")
+    two = (launched if name == LAUNCHED else together)(place, *command, "-o", f"{name} two")
     assert json.loads(two) == json.loads(one), "printed once"
     files = {path.name: path.read_bytes() for path in (place / f"{name} one").iterdir()}
     assert {path.name for path in (place / f"{name} two").iterdir()} == files.keys()

@@ -253,6 +253,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.place)
 def test_a_documented_command_is_carried_out(command: Documented, world: World) -> None:
     world.run(command)

@@ -37,7 +37,7 @@ from uwc.cli.options import (
 from uwc.cli.printing import print_answers_page, print_rows
 from uwc.errors import AttackFailed, ConfigError, printable
 from uwc.io import require_writable
-from uwc.progress import FIRST_PROCESS
+from uwc.progress import first_process
 
 if TYPE_CHECKING:
     from uwc.results import AttackResults, StrongestResults
@@ -246,7 +246,7 @@ def attack_command(
             seed=given.seed,
             **shared,
         )
-        if FIRST_PROCESS:
+        if first_process():
             _print_strongest(strongest, as_json=as_json)
         return
     if not attack:
@@ -274,7 +274,7 @@ def attack_command(
         shared["settings"] = settings.get(attack[0])
         shared |= {"over": over, "select": select, "metric": metrics[0], "seed": given.seed}
         found = attack_curve(model, data, attack[0], numbers(curve), **shared)
-    if not FIRST_PROCESS:
+    if not first_process():
         return
     if as_json:
         typer.echo(found.to_json(), nl=False)

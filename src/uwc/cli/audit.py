@@ -32,7 +32,7 @@ from uwc.cli.options import (
 )
 from uwc.cli.printing import print_rows, print_warnings
 from uwc.errors import UserError, printable
-from uwc.progress import FIRST_PROCESS
+from uwc.progress import first_process
 
 if TYPE_CHECKING:
     from uwc.results import AuditResults
@@ -189,7 +189,7 @@ def audit_command(
             at_least=DEFAULT_LEAST if at_least is None else at_least,
             **shared,
         )
-    if not FIRST_PROCESS:
+    if not first_process():
         return
     if as_json:
         typer.echo(results.to_json(), nl=False)

@@ -47,7 +47,7 @@ from uwc.cli.options import (
 )
 from uwc.cli.printing import print_answers_page, print_scores
 from uwc.errors import UserError, listed
-from uwc.progress import FIRST_PROCESS
+from uwc.progress import first_process
 
 
 def score_command(
@@ -170,7 +170,7 @@ def score_command(
         raise UserError("--before and --under are for texts (--outputs); for a model use --compare, and uwc attack")
     else:
         scores = score(model, files or None, original=original, retrained=retrained, **shared)
-    if not FIRST_PROCESS:
+    if not first_process():
         return
     on = forget or listed(shared["tasks"])
     print_scores(scores, f"{model} on {on}" if system is None else system.name, as_json)

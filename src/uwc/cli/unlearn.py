@@ -91,7 +91,7 @@ def unlearn_command(
         log_to=log_to,
         **loading(given.model),
     )
-    if progress.FIRST_PROCESS:
+    if progress.first_process():
         typer.echo(result.to_json() if as_json else output_dir, nl=not as_json)
     if result.status == "diverged":
         raise TrainingDiverged(result.message, step=result.diverged or 0, term=result.term)

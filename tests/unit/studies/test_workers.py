@@ -4,8 +4,6 @@ import dataclasses
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +19,7 @@ from tests.helpers.small_study import STUDY, run_plan
 from uwc import progress
 from uwc.errors import ConfigError, UserError
 from uwc.models.model import Loading
-from uwc.studies import parallel, workers
+from uwc.studies import parallel
 from uwc.studies.context import Context
 from uwc.studies.plan import make_plan
 from uwc.studies.run import Runner
@@ -66,12 +64,6 @@ def small(name: str, *inputs: Step, does: str = "", seconds: float = 0.0) -> Sma
     return Small((name,), name, name, first, second, does=does, seconds=seconds)
 
 
-@pytest.fixture
-def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers are forked, which saves their imports. A whole study, and the run that is killed, spawn them."""
-    monkeypatch.setattr(workers, "get_context", lambda _method: FORKS)
-
-
 def names(steps: list[Small], store: Store, count: int = 2) -> list[str]:
     return [step.name for step, _ in Workers(steps, store, Trackers(), count=count).completed()]
 
@@ -80,7 +72,7 @@ def process_of(step: Step, store: Store) -> str:
     return (store.folder(step) / "process.txt").read_text()
 
 
-def test_results_are_those_of_one_process(tmp_path: Path) -> None:
+def test_results_are_those_of_one_process(forked_workers: None, tmp_path: Path) -> None:
     unlearn = STUDY.unlearn.model_copy(update={"runs": STUDY.unlearn.runs[:2]})
     study = STUDY.model_copy(update={"unlearn": unlearn})
     serial, _ = run_plan(make_plan(study), Store(tmp_path / "serial"))
@@ -90,7 +82,9 @@ def test_results_are_those_of_one_process(tmp_path: Path) -> None:
     assert not any(step.reused for step in times.values())
 
 
-def test_the_order_of_steps_and_a_lost_worker(forked: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_order_of_steps_and_a_lost_worker(
+    forked_workers: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A step waits for its inputs; one that reads the models of the worker's last step comes before others."""
     lost, a, b = small("lost", does="end once"), small("a"), small("b")
     reading = [small("b1", b), small("a1", a), small("b2", b), small("a2", a)]
@@ -103,7 +97,7 @@ def test_the_order_of_steps_and_a_lost_worker(forked: None, tmp_path: Path, capf
 
 
 def test_a_step_that_ends_each_worker_is_an_error_and_the_others_are_kept(
-    forked: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    forked_workers: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, good = Store(tmp_path), small("good", seconds=0.5)
     monkeypatch.setattr(parallel, "MOST_TRIES", 1)
@@ -112,7 +106,7 @@ def test_a_step_that_ends_each_worker_is_an_error_and_the_others_are_kept(
     assert store.manifest(good) is not None
 
 
-def test_after_a_failure_steps_under_way_are_completed(forked: None, tmp_path: Path) -> None:
+def test_after_a_failure_steps_under_way_are_completed(forked_workers: None, tmp_path: Path) -> None:
     store, slow = Store(tmp_path), small("slow", seconds=1.0)
     bad = small("bad", does="fail")
     with pytest.raises(UserError, match="it cannot be computed"):
@@ -150,32 +144,30 @@ def interrupted(run: Callable[[], object], store: Store) -> None:
     assert not list((store.root / "tmp").iterdir())  # what was half written is removed
 
 
-def test_an_interruption_ends_the_workers(forked: None, tmp_path: Path) -> None:
+def test_an_interruption_ends_the_workers(forked_workers: None, tmp_path: Path) -> None:
     store, slow = Store(tmp_path), small("slow", seconds=600.0)
     interrupted(lambda: names([slow], store), store)
     assert not multiprocessing.active_children()
 
 
+def _endless(root: Path) -> None:
+    names([small("slow", seconds=600.0)], Store(root))
+
+
 def test_workers_end_with_a_killed_run(tmp_path: Path) -> None:
-    code = f"""
-from pathlib import Path
-from tests.unit.studies.test_workers import names, small
-from uwc.studies.store import Store
-if __name__ == "__main__":
-    names([small("slow", seconds=600.0)], Store(Path({str(tmp_path)!r})))
-"""
-    root = Path(__file__).parents[3]
-    run = subprocess.Popen([sys.executable, "-c", code], cwd=root, env={**os.environ, "PYTHONPATH": ":".join(sys.path)})
+    """The workers of this run are spawned, as those of every run outside the tests."""
+    run = FORKS.Process(target=_endless, args=(tmp_path,))
+    run.start()
     try:
         until = time.monotonic() + 120
         while not (found := list((tmp_path / "tmp").glob("*/process.txt"))) or not found[0].read_text():
-            assert run.poll() is None
+            assert run.is_alive()
             assert time.monotonic() < until
             time.sleep(0.1)
         worker = int(found[0].read_text())
     finally:
         run.kill()
-        run.wait()
+        run.join()
     until = time.monotonic() + 20
     while _exists(worker):
         assert time.monotonic() < until
