@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, fields, replace
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
@@ -42,7 +42,7 @@ from uwc.io import PARTIAL, require_writable, write_bytes, written_whole
 from uwc.metrics import evaluate
 from uwc.metrics.compat import compat_of
 from uwc.metrics.depth import Drops, depth_profiles, depth_work, with_depth
-from uwc.metrics.harness import evaluate_tasks, find_tasks
+from uwc.metrics.harness import evaluate_tasks, find_tasks, require_chat_template
 from uwc.metrics.leaks import leak_curves
 from uwc.metrics.one_sided import AuditSettings
 from uwc.metrics.registry import JUDGES
@@ -115,9 +115,9 @@ from uwc.training.callbacks import StopRule
 from uwc.training.checkpoint import remove_checkpoint
 from uwc.training.data import TrainingData
 from uwc.training.distributed import main_process_writes
-from uwc.training.settings import TrainingSettings, check_retain, check_rule, check_stop
+from uwc.training.settings import TrainingSettings, check_rule, check_stop
+from uwc.training.unlearn import check_unlearning, trainable
 from uwc.training.unlearn import require_free as require_output
-from uwc.training.unlearn import trainable
 from uwc.training.unlearn import unlearn as unlearn_model
 from uwc.workflows import auditing, studies
 from uwc.workflows.collecting import Under, with_attacks
@@ -340,9 +340,12 @@ def score(
     warnings = _warned([*question_warnings(sets), *rate_warnings(given.sets, names), *_on_rows(invalid)])
     judged_by = judge_infos(judges or {}, scoring)
     warnings += _warned(unchecked(judged_by))
-    asked = Judges.load(judges or {}, device=device)
     first = None if own_tokenizer else original if original is not None else compare
     reading = None if first is None else loading.reading(first)
+    if of_harness.chat:
+        for read in [loading.reading(m) for m in (model, compare) if m is not None] if reading is None else [reading]:
+            require_chat_template(read.tokenizer)
+    asked = Judges.load(judges or {}, device=device)
 
     def loaded(which: ModelLike) -> Model:
         read = loading.load(which, reading, base=original)
@@ -432,8 +435,8 @@ def _score_texts(
     old = [] if output_dir is None else _older_files(Path(output_dir), ())
     require_judges(judges)
     texts, further = with_attacks(texts, under, attacker=attacker, folder=output_dir)
-    asked = Judges.load(judges, device=device)
-    measured = partial(measure_texts, metrics=metrics, settings=settings, judges=asked, seed=seed)
+    load = cache(partial(Judges.load, judges, device=device))
+    measured = partial(measure_texts, metrics=metrics, settings=settings, judges=judges, load=load, seed=seed)
     systems = read_systems(
         texts,
         questions,
@@ -560,6 +563,8 @@ def calibrate(
     of_harness = harness_config(harness)
     of_harness.require_used(constraint.tasks)
     found_tasks = constraint.found_tasks(of_harness.settings())
+    if of_harness.chat:
+        require_chat_template(loading.reading(original).tokenizer)
     measures = constraint.measures(questions, max_new_tokens=max_new_tokens, found=found_tasks)
     asked = {name: questions[name] for name in ("forget", *constraint.sets)}
     warnings = _warned([*question_warnings(asked), *_on_rows(invalid)])
@@ -1015,8 +1020,8 @@ def unlearn(
     settings = training
     if not isinstance(settings, TrainingSettings):
         settings = training_settings(settings or {}, where="training settings")
+    data = TrainingData(sets["forget"], sets["retain"], refusals)
     check_rule(chosen, settings, where=f"the method {chosen.name!r}")
-    check_retain(settings, sets["retain"], where=f"the method {chosen.name!r}")
     stopping = stop_settings(stop, where="early stopping") if stop else None
     if stopping is not None:
         check_stop(chosen, where=f"early stopping of {chosen.name!r}")
@@ -1024,8 +1029,9 @@ def unlearn(
             raise ConfigError("early stopping at a calibrated score (tau) measures retention; give retain questions")
     require_writable(output)
     require_output(output, model, settings, overwrite=overwrite)
+    depth = model.model if isinstance(model, Model) else depth_of(model, trust_remote_code=trust_remote_code)
+    check_unlearning(chosen, data, settings, tricks=tricks, model=depth, where=f"the method {chosen.name!r}")
     trained = trainable(loading.own(model))
-    data = TrainingData(sets["forget"], sets["retain"], refusals)
     checkpoints = output.with_name(f"{output.name}.checkpoints")
     asked = {"model": name_of(model), **asdict(chosen), "tricks": dict(tricks or {}), "training": asdict(settings)}
     with trackers.run(f"unlearn {output.name}", asked) as run:

@@ -246,6 +246,11 @@ class PromptTemplate:
         before = self.text.partition("{question}")[0].strip().rpartition("\n")[2]
         return (f"\n{before}",) if before and not chat else ()
 
+    def require_used(self, tokenizer: Any) -> None:
+        """Raise ConfigError if the prompts of a tokenizer do not use the date or an argument that is given."""
+        if self.date is not None or self.template_arguments:
+            Renderer(self, tokenizer, frozenset())
+
     def uses_chat(self, tokenizer: Any) -> bool:
         """Whether the chat template of this tokenizer is used."""
         return self.chat and bool(getattr(tokenizer, "chat_template", None))

@@ -93,8 +93,8 @@ def evaluate_task(task: Task, model: Model) -> TaskScore:
         ConfigError: the task cannot be carried out with this model, or has no such metric.
     """
     chat = model.template.uses_chat(model.tokenizer) if task.settings.chat is None else task.settings.chat
-    if chat and not getattr(model.tokenizer, "chat_template", None):
-        raise ConfigError("harness.chat: the model's tokenizer has no chat template; leave it out")
+    if chat:
+        require_chat_template(model.tokenizer)
 
     def determining() -> list[object]:
         return [
@@ -109,6 +109,12 @@ def evaluate_task(task: Task, model: Model) -> TaskScore:
         ]
 
     return TaskScore.model_validate_json(kept(determining, lambda: _evaluated(task, model, chat).model_dump_json()))
+
+
+def require_chat_template(tokenizer: Any) -> None:
+    """Raise ConfigError if a tokenizer has no chat template, which ``harness.chat`` applies."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise ConfigError("harness.chat: the model's tokenizer has no chat template; leave it out")
 
 
 def _prompting(model: Model) -> list[object]:

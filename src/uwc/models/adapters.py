@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from os.path import isdir
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,12 @@ _REFUSED, _REFUSED_IN = ("out_proj", "conv1d"), ("falcon_h1", "mamba", "mamba2",
 """Modules that peft refuses to adapt by type of model, as its fast kernels bypass their forward."""
 
 
+def require_peft(what: str) -> None:
+    """Raise ModelError if peft is not installed; `what` needs it."""
+    if find_spec("peft") is None:
+        raise ModelError(f"{what} needs peft; install it with: pip install 'uwc[lora]'")
+
+
 def add_adapter(
     model: Model,
     *,
@@ -72,10 +79,8 @@ def add_adapter(
         ModelError: peft is not installed.
         ConfigError: no module has such a name, or there are fused experts and a dropout, which peft cannot combine.
     """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise ModelError("an adapter needs peft; install it with: pip install peft") from None
+    require_peft("an adapter")
+    from peft import LoraConfig, get_peft_model
 
     def adapted(**chosen: Any) -> Any:
         config = LoraConfig(
@@ -432,10 +437,9 @@ def attach_adapter(base: Model, path: str | Path) -> Model:
         ModelError: peft is not installed, the kind cannot be scored, or not on a placed base, or the adapter does not
             fit this model (other shapes, missing or unexpected tensors).
     """
-    try:
-        from peft import PeftModel
-    except ImportError:
-        raise ModelError(f"{path} is an adapter, which needs peft; install it with: pip install peft") from None
+    require_peft(f"{path} is an adapter, which")
+    from peft import PeftModel
+
     config = read_json(path, ADAPTER)
     require_adapter(path, config)
     _require_known_settings(path, config)

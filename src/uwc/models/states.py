@@ -54,10 +54,14 @@ def embedding_of(model: Any) -> Any:
 def resolve_layer(model: Any, layer: int | None) -> int:
     """A depth in 1..L with L the number of blocks; None is a third of L, negative numbers count from the last.
 
+    Args:
+        model: the model, or its number of blocks.
+        layer: the setting.
+
     Raises:
         ConfigError: there is no such block.
     """
-    depth = len(blocks(model))
+    depth = model if isinstance(model, int) else len(blocks(model))
     if layer is None:
         return max(1, round(depth / 3))
     resolved = layer + depth + 1 if layer < 0 else layer

@@ -61,7 +61,7 @@ class Objective:
 
     Args:
         method: the composition of terms.
-        model: the model to train; layers are resolved against its depth.
+        model: the model to train, or its number of blocks; layers are resolved against its depth.
         trick_settings: trick name -> value.
 
     Raises:
