@@ -240,8 +240,7 @@ def score(
     """Score a model on questions and, where they have paraphrases, on those; or texts that were generated elsewhere.
 
     Args:
-        model: the model; or `Outputs` or an `Endpoint`, of whose texts the metrics of texts are computed, see
-            docs/texts.md and docs/endpoints.md.
+        model: the model; or `uwc.Outputs` or a `uwc.Endpoint`, of whose texts the metrics of texts are computed.
         data: the questions, which are the set called "forget"; or several sets by name: forget, retain, holdout,
             real_authors, world_facts, verbatim, or any other. Texts may have theirs in their own rows; a model that is
             scored on `tasks` needs none.
@@ -1103,7 +1102,7 @@ def run_study(
         fresh: compute every step of the study again.
         verify: compare the hashes of all stored models, and not only of those that are read.
         workers: the number of processes that compute independent steps at the same time.
-        runner: "local", or "ray" to compute them as tasks of Ray (docs/scaling.md).
+        runner: "local", or "ray" to compute them as tasks of Ray.
         address: of a cluster of Ray; without one Ray is started on this machine.
         overwrite: replace the results of a study of another model or benchmark that has this name.
         keep_paths: keep absolute paths in the results, as the study's key of that name.
@@ -1173,7 +1172,7 @@ def audit_against(
 
     A discriminator is fitted to the answers of both to the questions about one half of the subjects, and applied to
     those about the other half. Of n observed answers the log-odds are added: the advantage is ``2 AUC - 1``, 0 if the
-    observer cannot tell which of the two answers. Source: after arXiv:2104.00163, see docs/audit.md.
+    observer cannot tell which of the two answers. Source: after arXiv:2104.00163.
 
     Args:
         model: the model, the `Outputs` of a system, or an `Endpoint`.
@@ -1260,7 +1259,7 @@ def audit_leaks(
 
     An optimistic model of leaks chooses most questions, and a share is drawn at random, from which alone the estimate
     is made (`uwc.metrics.one_sided`). Of a refusal the content is not seen: the share is bounded by that of leaks and
-    that of leaks and refusals. Source: after arXiv:2006.04858, see docs/audit.md.
+    that of leaks and refusals. Source: after arXiv:2006.04858.
 
     Args:
         model: the model, the `Outputs` of a system, or an `Endpoint`.
