@@ -313,7 +313,10 @@ def score(
             device=device,
         )
     if (data is None and not asked_tasks) or under or attacker is not None:
-        raise ConfigError("give the questions of a model as data, and attacks to uwc.attack; under is for texts")
+        raise ConfigError(
+            "give the questions of a model as data, and attacks on it to uwc.attack; under and attacker are for "
+            "texts and servers: leave them out"
+        )
     original, retrained = _checkpoint("original", original), _checkpoint("retrained", retrained)
     loading.used_by(model, original, retrained, compare)
     Scores.prepare(output_dir, overwrite=overwrite, model=name_of(model))
@@ -1477,7 +1480,8 @@ def require_used(settings: Settings, names: Sequence[str]) -> None:
     """Raise ConfigError if settings are given for an attack that is not carried out."""
     for name in settings:
         if name not in names:
-            raise ConfigError(f"settings are given for {name!r}, which is not among the attacks: {', '.join(names)}")
+            there = f"which is not among the attacks: {', '.join(names)}" if names else "and no attack is named"
+            raise ConfigError(f"settings are given for {name!r}, {there}; name it as an attack, or leave them out")
 
 
 def _rules(attack: str, select: Sequence[Select], settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:

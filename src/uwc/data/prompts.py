@@ -518,7 +518,10 @@ def _encoded(
     spans = find_spans([(t.text, t.start, t.end) for t in texts], renderer.tokenizer)
     for example, text, (ids, start, end, characters) in zip(examples, texts, spans, strict=True):
         if end <= start:
-            raise DataError(f"example {example.id!r}: the answer {example.answer!r} has no token of its own")
+            raise DataError(
+                f"example {example.id!r}: the answer {example.answer!r} has no token of its own; correct it or "
+                "remove the example"
+            )
         beginning = renderer.opening if example.raw else renderer.beginning
         before = beginning if tuple(ids[: len(beginning)]) != beginning else ()
         tokens = (*before, *ids[:end], *(() if example.raw else renderer.end(ids[end:])))

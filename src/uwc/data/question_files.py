@@ -181,7 +181,7 @@ def _table(data: Any, name: str) -> Table:
         source = f"the data frame {name!r}"
         if not data.columns.is_unique:
             raise DataError(
-                f"{source}: the column {brief(str(data.columns[data.columns.duplicated()][0]))} occurs twice"
+                f"{source}: the column {brief(str(data.columns[data.columns.duplicated()][0]))} occurs twice; rename one"
             )
         rows = [{str(key): _plain(cell) for key, cell in row.items()} for row in data.to_dict("records")]
     elif datasets is not None and isinstance(data, datasets.Dataset):

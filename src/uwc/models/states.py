@@ -40,7 +40,10 @@ def blocks(model: Any) -> nn.ModuleList:
         right = [child for child in lists if len(child) == depth] or (lists if len(lists) == 1 else nested)
         if right:
             return right[0]
-    raise ModelError(f"{type(inner).__name__}: found no list of {depth} transformer blocks")
+    raise ModelError(
+        f"{type(inner).__name__}: found no list of {depth} transformer blocks, whose states and weights this needs; "
+        "leave the metric, method or attack out for this model"
+    )
 
 
 def embedding_of(model: Any) -> Any:
@@ -120,7 +123,8 @@ def shifting_outputs(model: Any, shifts: Mapping[int, Tensor] | None) -> Iterato
             if states.shape != shift.shape:
                 raise ModelError(
                     f"the blocks of {type(unwrapped(model)).__name__} return states of shape {tuple(states.shape)}, "
-                    f"and not {tuple(shift.shape)}; its hidden states cannot be shifted"
+                    f"and not {tuple(shift.shape)}; its hidden states cannot be shifted: leave the attack or rule out "
+                    "for this model"
                 )
             shifted = states + shift.to(states.dtype)
             return (shifted, *output[1:]) if isinstance(output, tuple | list) else shifted
@@ -143,7 +147,8 @@ def capturing_states(model: Any, layers: Iterable[int], batch: Batch) -> Abstrac
         if states.shape[:-1] != batch.input_ids.shape:
             raise ModelError(
                 f"the blocks of {type(unwrapped(model)).__name__} return states of shape {tuple(states.shape)}, and "
-                f"not one for each of {tuple(batch.input_ids.shape)} tokens; its hidden states cannot be read"
+                f"not one for each of {tuple(batch.input_ids.shape)} tokens; its hidden states cannot be read: leave "
+                "the metric, method or attack out for this model"
             )
         return labelled_states(states, batch)
 

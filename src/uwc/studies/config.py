@@ -530,7 +530,10 @@ class StudyConfig(Section):
                 raise ConfigError("attack.chains = []: there is no attack; name at least one, or set attack to null")
             kinds = self.attack.attacked_models(retrained=bool(self.retrained))
             if "calibrated" in kinds and self.calibrate is None:
-                raise ConfigError("attack: models names calibrated, and with calibrate: null no model is calibrated")
+                raise ConfigError(
+                    "attack: models names calibrated, and with calibrate: null no model is calibrated; leave one of "
+                    "the two out"
+                )
         if self.robustness is not None:
             if self.finetune is None:
                 raise ConfigError("robustness: the models of its pools are trained, which needs 'finetune'")

@@ -181,7 +181,10 @@ def _other(
     assert not isinstance(found, Outputs)
     common = {s: range(len(examples)) for s, examples in found.examples.items() if s in ours.examples}
     if not common:
-        raise DataError(f"{found.source}: there is no text of the sets {', '.join(ours.examples)}")
+        raise DataError(
+            f"{found.source}: there is no text of the sets {', '.join(ours.examples)}; give the texts of "
+            "the same questions"
+        )
     return found.select(common)
 
 
