@@ -64,7 +64,7 @@ from uwc.metrics.tasks import FILE as TASKS_FILE
 from uwc.metrics.tasks import PREFIX as TASK_METRIC
 from uwc.metrics.tasks import TaskScore, save_tasks, task_differences
 from uwc.models.adapters import AdapterMixer
-from uwc.models.checkpoint_files import KINDS, MODEL_FILES
+from uwc.models.checkpoint_files import KINDS, MODEL_FILES, contents
 from uwc.models.chunks import FOLDER as CHUNKS
 from uwc.models.chunks import keeping
 from uwc.models.endpoint import Endpoint
@@ -347,6 +347,7 @@ def score(
     if of_harness.chat:
         for read in [loading.reading(m) for m in (model, compare) if m is not None] if reading is None else [reading]:
             require_chat_template(read.tokenizer)
+    _require_models(model, original, compare, retrained)
     asked = Judges.load(judges or {}, device=device)
 
     def loaded(which: ModelLike) -> Model:
@@ -1214,6 +1215,7 @@ def audit_against(
     examples, opened, warnings = _audited(systems, forget, columns, invalid)
     warnings += auditing.check_observed(systems, examples, leaks)
     _warned(warnings)
+    _require_models(*systems.values())
     plain = isinstance(model, str | Path | Model) and not own_tokenizer
     how = auditing.Asking(
         loading,
@@ -1514,6 +1516,14 @@ def _check_attacks(
                 depth = depth_of(model, trust_remote_code=loading.trust_remote_code)
                 for chain in chains:
                     chain.check_depth(depth)
+    _require_models(*models)
+
+
+def _require_models(*models: object) -> None:
+    """Raise ModelError if there is no model of a path or hub name, before another one is loaded and scored."""
+    for model in models:
+        if isinstance(model, str | Path):
+            contents(model)
 
 
 def _method(given: str | Method | Term | Sequence[Term]) -> Method:

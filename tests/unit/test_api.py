@@ -1,6 +1,7 @@
 """The public functions: models, data, metrics, attacks, measures and terms as users have them, and what they show."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from shutil import copytree, ignore_patterns
@@ -14,6 +15,7 @@ import torch
 from tests.conftest import PEOPLE, copied, people
 
 import uwc
+from uwc.api import attack_curve
 from uwc.errors import ConfigError, DataError, ModelError, UserError
 from uwc.models.adapters import add_adapter
 from uwc.models.load import save_model
@@ -294,6 +296,22 @@ def test_what_cannot_be_trained_is_refused_without_weights(
     copytree(folder / "original", tmp_path / "model", ignore=ignore_patterns("*.safetensors"))
     with pytest.raises(UserError, match=message):
         uwc.unlearn(tmp_path / "model", method, **{"forget": FORGET, "retain": RETAIN, "output_dir": tmp_path, **given})
+
+
+def test_every_model_is_looked_for_before_one_is_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
+    model, nowhere = folder / "original", folder / "nowhere"
+    calls: list[Callable[[], object]] = [
+        lambda: uwc.score(model, FORGET, retrained=nowhere),
+        lambda: uwc.score(model, FORGET, compare=nowhere, own_tokenizer=True),
+        lambda: uwc.attack(nowhere, FORGET, "prefix", control=model, original=model),
+        lambda: attack_curve(model, FORGET, "prefix", [1, 2], control=nowhere),
+        lambda: uwc.strongest_attack(model, people(), ["prefix"], control=nowhere),
+        lambda: uwc.audit_against(model, model, people(), control=nowhere),
+    ]
+    for call in calls:
+        with pytest.raises(ModelError, match="nowhere: there is no such folder"):
+            call()
 
 
 def test_a_prompt_without_effect_is_refused_before_weights_are_loaded(
