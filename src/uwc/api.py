@@ -1032,8 +1032,8 @@ def unlearn(
             raise ConfigError("early stopping at a calibrated score (tau) measures retention; give retain questions")
     require_writable(output)
     require_output(output, model, settings, overwrite=overwrite)
-    depth = model.model if isinstance(model, Model) else depth_of(model, trust_remote_code=trust_remote_code)
-    check_unlearning(chosen, data, settings, tricks=tricks, model=depth, where=f"the method {chosen.name!r}")
+    blocks_of = model.model if isinstance(model, Model) else depth_of(model, trust_remote_code=trust_remote_code)
+    check_unlearning(chosen, data, settings, tricks=tricks, model=blocks_of, where=f"the method {chosen.name!r}")
     trained = trainable(loading.own(model))
     checkpoints = output.with_name(f"{output.name}.checkpoints")
     asked = {"model": name_of(model), **asdict(chosen), "tricks": dict(tricks or {}), "training": asdict(settings)}

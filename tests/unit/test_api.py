@@ -276,7 +276,11 @@ def test_wrong_methods_are_refused_before_a_model_is_loaded(method: Any, message
 @pytest.mark.parametrize(
     ("method", "given", "message"),
     [
-        ([{"term": "misdirection", "settings": {"layer": 9}}], {}, "layer = 9: the model has 2 blocks; give 1..2"),
+        (
+            [{"term": "misdirection", "settings": {"layer": 9}}],
+            {},
+            "layer of the term 'misdirection' = 9: the model has 2 blocks; give 1..2",
+        ),
         ("npo-lat", {"rule": {"layer": -3}}, "layer = -3: the model has 2 blocks; give 1..2"),
         (
             [{"term": "misdirection", "settings": {"layer": 1}}],

@@ -54,12 +54,13 @@ def embedding_of(model: Any) -> Any:
     return inner.get_input_embeddings()
 
 
-def resolve_layer(model: Any, layer: int | None) -> int:
+def resolve_layer(model: Any, layer: int | None, *, where: str = "layer") -> int:
     """A depth in 1..L with L the number of blocks; None is a third of L, negative numbers count from the last.
 
     Args:
         model: the model, or its number of blocks.
         layer: the setting.
+        where: its name, for the message.
 
     Raises:
         ConfigError: there is no such block.
@@ -70,7 +71,7 @@ def resolve_layer(model: Any, layer: int | None) -> int:
     resolved = layer + depth + 1 if layer < 0 else layer
     if not 1 <= resolved <= depth:
         raise ConfigError(
-            f"layer = {layer}: the model has {depth} blocks; give 1..{depth}, or -{depth}..-1 from the last"
+            f"{where} = {layer}: the model has {depth} blocks; give 1..{depth}, or -{depth}..-1 from the last"
         )
     return resolved
 

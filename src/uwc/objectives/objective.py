@@ -222,7 +222,7 @@ class Weights:
 def _bind(term: WeightedTerm, model: Any, *, taken: list[str]) -> BoundTerm:
     entry, checked = terms.get(term.term), check_term(term)
     if "layer" in checked:
-        checked["layer"] = resolve_layer(model, checked["layer"])
+        checked["layer"] = resolve_layer(model, checked["layer"], where=f"layer of the term {term.term!r}")
     label, number = term.label, 2
     while label in taken:
         label, number = f"{term.label} {number}", number + 1

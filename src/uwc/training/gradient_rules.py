@@ -127,7 +127,7 @@ def perturbed_block(rule: Lat, model: Any, objective: Objective) -> int:
     Raises:
         ConfigError: there is no such block, or the forget terms read nothing that it has an effect on.
     """
-    layer, part = resolve_layer(model, rule.layer), objective.part("forget")
+    layer, part = resolve_layer(model, rule.layer, where="rule.layer"), objective.part("forget")
     deepest = max((layer for role in part.roles for layer in part.layers(role)), default=0)
     to_the_end = any(part.reads(role) - {"states"} for role in part.roles)
     if not to_the_end and layer > deepest:

@@ -19,9 +19,9 @@ from uwc.workflows.studies import run_study, slurm_scripts
     [
         (
             {"method": "rmu", "settings": {"misdirection": {"layer": 3}}},
-            "run 'rmu': layer = 3: the model has 2 blocks; give 1..2, or -2..-1",
+            "run 'rmu': layer of the term 'misdirection' = 3: the model has 2 blocks; give 1..2, or -2..-1",
         ),
-        ({"method": "npo-lat", "rule": {"layer": 3}}, "run 'npo-lat': layer = 3: the model has 2 blocks"),
+        ({"method": "npo-lat", "rule": {"layer": 3}}, r"run 'npo-lat': rule\.layer = 3: the model has 2 blocks"),
         ({"method": "ga", "training": {"optimizer": "adamm"}}, "run 'ga': unknown optimizer 'adamm'"),
     ],
 )
