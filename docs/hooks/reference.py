@@ -152,7 +152,7 @@ def _entries(kind: str, about: str) -> str:
 def _commands() -> str:
     command = get_command(app)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command, info_name="uwc"), name="uwc", title="Commands")
-    return text.replace("All keys: docs/studies.md.", "All keys: [studies](../studies.md).")
+    return text.replace("All keys: `uwc schema study`.", "All keys: [studies](../studies.md), `uwc schema study`.")
 
 
 def _python() -> str:

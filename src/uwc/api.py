@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, fields, replace
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
@@ -42,7 +42,7 @@ from uwc.io import PARTIAL, require_writable, write_bytes, written_whole
 from uwc.metrics import evaluate
 from uwc.metrics.compat import compat_of
 from uwc.metrics.depth import Drops, depth_profiles, depth_work, with_depth
-from uwc.metrics.harness import evaluate_tasks, find_tasks
+from uwc.metrics.harness import evaluate_tasks, find_tasks, require_chat_template
 from uwc.metrics.leaks import leak_curves
 from uwc.metrics.one_sided import AuditSettings
 from uwc.metrics.registry import JUDGES
@@ -64,7 +64,7 @@ from uwc.metrics.tasks import FILE as TASKS_FILE
 from uwc.metrics.tasks import PREFIX as TASK_METRIC
 from uwc.metrics.tasks import TaskScore, save_tasks, task_differences
 from uwc.models.adapters import AdapterMixer
-from uwc.models.checkpoint_files import KINDS, MODEL_FILES
+from uwc.models.checkpoint_files import KINDS, MODEL_FILES, contents
 from uwc.models.chunks import FOLDER as CHUNKS
 from uwc.models.chunks import keeping
 from uwc.models.endpoint import Endpoint
@@ -115,9 +115,9 @@ from uwc.training.callbacks import StopRule
 from uwc.training.checkpoint import remove_checkpoint
 from uwc.training.data import TrainingData
 from uwc.training.distributed import main_process_writes
-from uwc.training.settings import TrainingSettings, check_retain, check_rule, check_stop
+from uwc.training.settings import TrainingSettings, check_rule, check_stop
+from uwc.training.unlearn import check_unlearning, trainable
 from uwc.training.unlearn import require_free as require_output
-from uwc.training.unlearn import trainable
 from uwc.training.unlearn import unlearn as unlearn_model
 from uwc.workflows import auditing, studies
 from uwc.workflows.collecting import Under, with_attacks
@@ -240,8 +240,7 @@ def score(
     """Score a model on questions and, where they have paraphrases, on those; or texts that were generated elsewhere.
 
     Args:
-        model: the model; or `Outputs` or an `Endpoint`, of whose texts the metrics of texts are computed, see
-            docs/texts.md and docs/endpoints.md.
+        model: the model; or `uwc.Outputs` or a `uwc.Endpoint`, of whose texts the metrics of texts are computed.
         data: the questions, which are the set called "forget"; or several sets by name: forget, retain, holdout,
             real_authors, world_facts, verbatim, or any other. Texts may have theirs in their own rows; a model that is
             scored on `tasks` needs none.
@@ -314,7 +313,10 @@ def score(
             device=device,
         )
     if (data is None and not asked_tasks) or under or attacker is not None:
-        raise ConfigError("give the questions of a model as data, and attacks to uwc.attack; under is for texts")
+        raise ConfigError(
+            "give the questions of a model as data, and attacks on it to uwc.attack; under and attacker are for "
+            "texts and servers: leave them out"
+        )
     original, retrained = _checkpoint("original", original), _checkpoint("retrained", retrained)
     loading.used_by(model, original, retrained, compare)
     Scores.prepare(output_dir, overwrite=overwrite, model=name_of(model))
@@ -340,9 +342,13 @@ def score(
     warnings = _warned([*question_warnings(sets), *rate_warnings(given.sets, names), *_on_rows(invalid)])
     judged_by = judge_infos(judges or {}, scoring)
     warnings += _warned(unchecked(judged_by))
-    asked = Judges.load(judges or {}, device=device)
     first = None if own_tokenizer else original if original is not None else compare
     reading = None if first is None else loading.reading(first)
+    if of_harness.chat:
+        for read in [loading.reading(m) for m in (model, compare) if m is not None] if reading is None else [reading]:
+            require_chat_template(read.tokenizer)
+    _require_models(model, original, compare, retrained)
+    asked = Judges.load(judges or {}, device=device)
 
     def loaded(which: ModelLike) -> Model:
         read = loading.load(which, reading, base=original)
@@ -432,8 +438,8 @@ def _score_texts(
     old = [] if output_dir is None else _older_files(Path(output_dir), ())
     require_judges(judges)
     texts, further = with_attacks(texts, under, attacker=attacker, folder=output_dir)
-    asked = Judges.load(judges, device=device)
-    measured = partial(measure_texts, metrics=metrics, settings=settings, judges=asked, seed=seed)
+    load = cache(partial(Judges.load, judges, device=device))
+    measured = partial(measure_texts, metrics=metrics, settings=settings, judges=judges, load=load, seed=seed)
     systems = read_systems(
         texts,
         questions,
@@ -560,6 +566,8 @@ def calibrate(
     of_harness = harness_config(harness)
     of_harness.require_used(constraint.tasks)
     found_tasks = constraint.found_tasks(of_harness.settings())
+    if of_harness.chat:
+        require_chat_template(loading.reading(original).tokenizer)
     measures = constraint.measures(questions, max_new_tokens=max_new_tokens, found=found_tasks)
     asked = {name: questions[name] for name in ("forget", *constraint.sets)}
     warnings = _warned([*question_warnings(asked), *_on_rows(invalid)])
@@ -1015,8 +1023,8 @@ def unlearn(
     settings = training
     if not isinstance(settings, TrainingSettings):
         settings = training_settings(settings or {}, where="training settings")
+    data = TrainingData(sets["forget"], sets["retain"], refusals)
     check_rule(chosen, settings, where=f"the method {chosen.name!r}")
-    check_retain(settings, sets["retain"], where=f"the method {chosen.name!r}")
     stopping = stop_settings(stop, where="early stopping") if stop else None
     if stopping is not None:
         check_stop(chosen, where=f"early stopping of {chosen.name!r}")
@@ -1024,8 +1032,9 @@ def unlearn(
             raise ConfigError("early stopping at a calibrated score (tau) measures retention; give retain questions")
     require_writable(output)
     require_output(output, model, settings, overwrite=overwrite)
+    blocks_of = model.model if isinstance(model, Model) else depth_of(model, trust_remote_code=trust_remote_code)
+    check_unlearning(chosen, data, settings, tricks=tricks, model=blocks_of, where=f"the method {chosen.name!r}")
     trained = trainable(loading.own(model))
-    data = TrainingData(sets["forget"], sets["retain"], refusals)
     checkpoints = output.with_name(f"{output.name}.checkpoints")
     asked = {"model": name_of(model), **asdict(chosen), "tricks": dict(tricks or {}), "training": asdict(settings)}
     with trackers.run(f"unlearn {output.name}", asked) as run:
@@ -1097,7 +1106,7 @@ def run_study(
         fresh: compute every step of the study again.
         verify: compare the hashes of all stored models, and not only of those that are read.
         workers: the number of processes that compute independent steps at the same time.
-        runner: "local", or "ray" to compute them as tasks of Ray (docs/scaling.md).
+        runner: "local", or "ray" to compute them as tasks of Ray.
         address: of a cluster of Ray; without one Ray is started on this machine.
         overwrite: replace the results of a study of another model or benchmark that has this name.
         keep_paths: keep absolute paths in the results, as the study's key of that name.
@@ -1167,7 +1176,7 @@ def audit_against(
 
     A discriminator is fitted to the answers of both to the questions about one half of the subjects, and applied to
     those about the other half. Of n observed answers the log-odds are added: the advantage is ``2 AUC - 1``, 0 if the
-    observer cannot tell which of the two answers. Source: after arXiv:2104.00163, see docs/audit.md.
+    observer cannot tell which of the two answers. Source: after arXiv:2104.00163.
 
     Args:
         model: the model, the `Outputs` of a system, or an `Endpoint`.
@@ -1206,6 +1215,7 @@ def audit_against(
     examples, opened, warnings = _audited(systems, forget, columns, invalid)
     warnings += auditing.check_observed(systems, examples, leaks)
     _warned(warnings)
+    _require_models(*systems.values())
     plain = isinstance(model, str | Path | Model) and not own_tokenizer
     how = auditing.Asking(
         loading,
@@ -1254,7 +1264,7 @@ def audit_leaks(
 
     An optimistic model of leaks chooses most questions, and a share is drawn at random, from which alone the estimate
     is made (`uwc.metrics.one_sided`). Of a refusal the content is not seen: the share is bounded by that of leaks and
-    that of leaks and refusals. Source: after arXiv:2006.04858, see docs/audit.md.
+    that of leaks and refusals. Source: after arXiv:2006.04858.
 
     Args:
         model: the model, the `Outputs` of a system, or an `Endpoint`.
@@ -1472,7 +1482,8 @@ def require_used(settings: Settings, names: Sequence[str]) -> None:
     """Raise ConfigError if settings are given for an attack that is not carried out."""
     for name in settings:
         if name not in names:
-            raise ConfigError(f"settings are given for {name!r}, which is not among the attacks: {', '.join(names)}")
+            there = f"which is not among the attacks: {', '.join(names)}" if names else "and no attack is named"
+            raise ConfigError(f"settings are given for {name!r}, {there}; name it as an attack, or leave them out")
 
 
 def _rules(attack: str, select: Sequence[Select], settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -1505,6 +1516,14 @@ def _check_attacks(
                 depth = depth_of(model, trust_remote_code=loading.trust_remote_code)
                 for chain in chains:
                     chain.check_depth(depth)
+    _require_models(*models)
+
+
+def _require_models(*models: object) -> None:
+    """Raise ModelError if there is no model of a path or hub name, before another one is loaded and scored."""
+    for model in models:
+        if isinstance(model, str | Path):
+            contents(model)
 
 
 def _method(given: str | Method | Term | Sequence[Term]) -> Method:

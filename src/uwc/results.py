@@ -3170,6 +3170,10 @@ RESULTS: dict[str, type[Result]] = {
 """Name of a result -> its type, as `uwc schema NAME` takes it."""
 
 
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+"""The version of JSON Schema."""
+
+
 def json_schema(name: str) -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a result's file.
 
@@ -3178,7 +3182,7 @@ def json_schema(name: str) -> dict[str, Any]:
     """
     kind = RESULTS[name]
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$schema": DIALECT,
         **kind.model_json_schema(mode="serialization"),
         "title": kind.FILE,
     }

@@ -210,7 +210,9 @@ def rank(cells: Sequence[Cell]) -> list[Rank]:
 
 def _value(value: float, logged: bool, where: str) -> float:
     if logged and value <= 0:
-        raise DataError(f"{where}: {value} has no logarithm; values of this metric must be positive")
+        raise DataError(
+            f"{where}: {value} has no logarithm; values of this metric must be positive: leave it out of --log-metric"
+        )
     return float(np.log(value)) if logged else value
 
 

@@ -1,5 +1,6 @@
 """The shape of the code: imports run one way, light modules stay light, unit tests lie as the modules do."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,14 @@ def test_imports_run_one_way() -> None:
     code = "from importlinter.cli import lint_imports_command; lint_imports_command(['--no-cache'])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_what_users_read_names_no_file_of_the_repository() -> None:
+    """Someone who installed the package has no folder docs; help, errors and docstrings name commands instead."""
+    page = re.compile(r"docs/[\w/-]+\.md")
+    texts = [path for suffix in ("py", "yaml", "jinja") for path in (ROOT / "src").rglob(f"*.{suffix}")]
+    named = {(path.name, found) for path in texts for found in page.findall(path.read_text(encoding="utf-8"))}
+    assert named == {("open-unlearning-tofu.yaml", "docs/repro.md")}  # of another code
 
 
 LIGHT = {

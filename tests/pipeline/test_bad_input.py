@@ -146,7 +146,7 @@ def test_an_original_that_does_not_know_the_retain_data(uwc: Run, checkpoints: P
 def test_weights_that_are_not_safetensors_are_not_read(uwc: Run, checkpoints: Path) -> None:
     weights = checkpoints / "original" / "model.safetensors"
     weights.rename(weights.with_name("pytorch_model.bin"))
-    assert "reads weights in this format only" in line_of(uwc("score", "original", "--data", "forget.jsonl"))
+    assert "weights are read from safetensors only" in line_of(uwc("score", "original", "--data", "forget.jsonl"))
 
 
 def test_a_damaged_checkpoint(uwc: Run, checkpoints: Path) -> None:

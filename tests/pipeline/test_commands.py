@@ -4,10 +4,13 @@ import json
 import re
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import yaml
 from tests.conftest import people
 from tests.pipeline.conftest import Run
 from transformers import AutoModelForCausalLM
@@ -101,6 +104,34 @@ def test_numbers_in_lists_are_numbers() -> None:
     assert tricks["temperature"]["neutral"] == 1.0
     metric = told("explain", "ES")
     assert (metric["name"], metric["range"]) == ("extraction_strength", [0, 1])
+
+
+def test_the_schema_of_a_study_has_its_sections_and_admits_the_shipped_ones() -> None:
+    schema = json.loads(CliRunner().invoke(app, ["schema", "study"]).output)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert {"model", "benchmark", "unlearn", "score", "calibrate", "attack"} <= set(schema["properties"])
+    assert "tau" in schema["$defs"]["CalibrateConfig"]["properties"]
+    for name in ("quickstart", "compare"):
+        text = (resources.files("uwc") / "configs" / f"{name}.yaml").read_text(encoding="utf-8")
+        assert set(yaml.safe_load(text)) <= set(schema["properties"])
+
+
+def test_an_option_has_one_help_text_but_where_it_means_something_else() -> None:
+    helps: dict[str, set[str]] = {}
+    for group in (app, study):
+        for command in vars(get_command(group))["commands"].values():
+            for param in command.params:
+                helps.setdefault(param.opts[0], set()).add(str(getattr(param, "help", "")))
+    several = {name for name, texts in helps.items() if len(texts) > 1 and name.startswith("--")}
+    of_models = {"--forget", "--retain", "--original", "--retrained", "--model", "--device"}
+    assert several == of_models | {"--attack", "--metric", "--budget", "--output-dir", "--set", "--redact"}
+
+
+def test_usage_has_one_pair_of_brackets_around_an_argument() -> None:
+    for name in ("score", "audit", "check", "compare", "data"):
+        told = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "120"}, prog_name="uwc").output
+        (usage,) = re.findall(r"Usage: .*", told)
+        assert not re.search(r"\[\[(?!NAME)|\.\.\.[\]}]?\.\.\.", usage), usage
 
 
 def test_help_of_compare_has_groups_and_few_options(uwc: Run) -> None:

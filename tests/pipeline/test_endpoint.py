@@ -17,6 +17,7 @@ from tests.pipeline.conftest import Run, Started, scores_of, validate_result
 from uwc.api import score
 from uwc.attacks.data import Attacker
 from uwc.data.example import Example
+from uwc.errors import UserError
 from uwc.models.endpoint import Endpoint
 from uwc.models.generation import continue_greedily
 from uwc.models.model import Model
@@ -24,6 +25,7 @@ from uwc.workflows.checking import check
 
 KEY = "sk-of-nobody-else-5150"
 FILES = ("--forget", "forget.jsonl", "--retain", "retain.jsonl")
+OWNED = ("--attacker-data", "owned.jsonl")
 
 
 def write(path: Path, examples: Sequence[Example]) -> None:
@@ -38,6 +40,7 @@ def write(path: Path, examples: Sequence[Example]) -> None:
 def files(tmp_path: Path) -> Path:
     write(tmp_path / "forget.jsonl", people(3))
     write(tmp_path / "retain.jsonl", people()[6:10])
+    write(tmp_path / "owned.jsonl", people()[10:])
     return tmp_path
 
 
@@ -206,6 +209,14 @@ def test_mistakes_are_one_line_before_anything_is_asked(reciting: Served, files:
         ((*asked(reciting), "--set", "endpoint.url=x"), "--endpoint URL --model NAME"),
         ((*asked(reciting), "--metric", "perplexity"), "needs the model's weights"),
         ((*asked(reciting), "--attack", "relearn"), "needs the model's weights"),
+        (
+            (*asked(reciting), "--attack", "evolution", "--set", "attack.settings.evolution.judge=self", *OWNED),
+            "'evolution': judge: self reads the model's likelihoods",
+        ),
+        (
+            (*asked(reciting), "--metric", "perplexity", "--set", "score.judges.encoder=no/such"),
+            "needs the model's weights",
+        ),
         (("a-model", *asked(reciting)), "take the place of a model"),
     ):
         done = uwc("score", *options, *FILES)
@@ -215,6 +226,17 @@ def test_mistakes_are_one_line_before_anything_is_asked(reciting: Served, files:
     reciting.faults.append(Fault(401, {"error": {"message": f"no such key: {KEY}"}}))
     done = uwc("score", *asked(reciting), *FILES, OPENAI_API_KEY=KEY)
     assert done.returncode == 1 and "OPENAI_API_KEY" in done.stderr and KEY not in done.stderr
+
+
+def test_a_baseline_of_other_questions_is_refused_before_anything_is_asked(reciting: Served, files: Path) -> None:
+    given: dict[str, Any] = {"forget": files / "forget.jsonl", "output_dir": files / "checks"}
+    policy = {"name": "own", "requirements": [{"name": "said", "metric": "rouge_l", "at_most": 0.5}]}
+    endpoint = Endpoint(reciting.url, MODEL)
+    earlier = check(endpoint, **given, policy=policy)
+    reciting.asked.clear()
+    with pytest.raises(UserError, match="was made with other forget questions"):
+        check(endpoint, **{**given, "forget": files / "owned.jsonl"}, policy=policy, baseline=earlier)
+    assert not reciting.asked
 
 
 def test_python_takes_an_endpoint_as_well(reciting: Served, files: Path) -> None:

@@ -1,8 +1,10 @@
 """The public functions: models, data, metrics, attacks, measures and terms as users have them, and what they show."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 from typing import Any
 
 import datasets
@@ -13,7 +15,8 @@ import torch
 from tests.conftest import PEOPLE, copied, people
 
 import uwc
-from uwc.errors import ConfigError, DataError, ModelError
+from uwc.api import attack_curve
+from uwc.errors import ConfigError, DataError, ModelError, UserError
 from uwc.models.adapters import add_adapter
 from uwc.models.load import save_model
 from uwc.objectives.methods import WeightedTerm, get_method
@@ -268,6 +271,60 @@ def test_the_function_of_a_term_is_the_term(knowing: uwc.Model, tmp_path: Path) 
 def test_wrong_methods_are_refused_before_a_model_is_loaded(method: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         uwc.unlearn("nowhere", method, forget=FORGET, output_dir=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "message"),
+    [
+        (
+            [{"term": "misdirection", "settings": {"layer": 9}}],
+            {},
+            "layer of the term 'misdirection' = 9: the model has 2 blocks; give 1..2",
+        ),
+        ("npo-lat", {"rule": {"layer": -3}}, "layer = -3: the model has 2 blocks; give 1..2"),
+        (
+            [{"term": "misdirection", "settings": {"layer": 1}}],
+            {"rule": {"name": "lat", "layer": 2}},
+            "perturbs block 2, and the forget terms read no state after block 1; set rule.layer to 1 or less",
+        ),
+        ("ga", {"tricks": {"temprature": 2.0}}, "unknown trick 'temprature'"),
+        ("gd", {"retain": ()}, r"the method 'gd' needs retain examples, and there are none; give some \(--retain\)"),
+        ("idk-ap", {"refusals": ()}, "needs refusal examples, and there are none.*benchmark.settings.refusals"),
+        ("ga", {"training": {"optimizer": "adamm"}}, "unknown optimizer 'adamm'"),
+        ([{"term": "nll"}], {"rule": {"name": "mini-unlearning"}}, "takes no other terms; give the method"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_without_weights(
+    method: Any, given: dict[str, Any], message: str, folder: Path, tmp_path: Path
+) -> None:
+    copytree(folder / "original", tmp_path / "model", ignore=ignore_patterns("*.safetensors"))
+    with pytest.raises(UserError, match=message):
+        uwc.unlearn(tmp_path / "model", method, **{"forget": FORGET, "retain": RETAIN, "output_dir": tmp_path, **given})
+
+
+def test_every_model_is_looked_for_before_one_is_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
+    model, nowhere = folder / "original", folder / "nowhere"
+    calls: list[Callable[[], object]] = [
+        lambda: uwc.score(model, FORGET, retrained=nowhere),
+        lambda: uwc.score(model, FORGET, compare=nowhere, own_tokenizer=True),
+        lambda: uwc.attack(nowhere, FORGET, "prefix", control=model, original=model),
+        lambda: attack_curve(model, FORGET, "prefix", [1, 2], control=nowhere),
+        lambda: uwc.strongest_attack(model, people(), ["prefix"], control=nowhere),
+        lambda: uwc.audit_against(model, model, people(), control=nowhere),
+    ]
+    for call in calls:
+        with pytest.raises(ModelError, match="nowhere: there is no such folder"):
+            call()
+
+
+def test_a_prompt_without_effect_is_refused_before_weights_are_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
+    for prompt in (uwc.PromptTemplate(date="2024-07-26"), uwc.PromptTemplate(template_arguments={"thinking": False})):
+        with pytest.raises(ConfigError, match=r"prompt: date .*no chat template is used here"):
+            uwc.load_model(folder / "original", prompt=prompt, device="cpu")
 
 
 def test_the_rule_of_a_method_is_its_own_unless_another_is_given(knowing: uwc.Model, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uwc.attacks.chain import Chain, Step, attacked
 from uwc.attacks.data import AttackData
@@ -11,6 +11,9 @@ from uwc.data.example import Example
 from uwc.errors import ConfigError, UserError
 from uwc.models.endpoint import Draw, Request
 from uwc.models.model import Model
+
+if TYPE_CHECKING:
+    import torch
 
 Ask = Callable[[Sequence[Request]], Sequence[str]]
 """Requests -> the texts of the answers."""
@@ -97,6 +100,8 @@ def require_text_attacks(chain: Chain) -> None:
                 f"the attack {name!r}: select: {rule} reads the model's likelihoods, which an endpoint does not give; "
                 "take select: random"
             )
+        if (check := step.entry.facts.get("check_answers")) is not None:
+            check(step.settings)
         if kind == "decoding" and step.entry.function is not sampling:
             raise ConfigError(
                 f"the attack {name!r} needs the model's weights: the protocol of endpoints has no such decoding; take "
@@ -128,6 +133,13 @@ class _WithoutWeights(Model):
     """A model of which only the questions are known, as its attacks rewrite them, and what it answers."""
 
     ask: Ask | None = None
+
+    @property
+    def device(self) -> "torch.device":
+        """Where other models compute that an attack asks, such as a judge."""
+        from uwc.models.load import pick_device
+
+        return pick_device()
 
     def inputs(self, examples: Sequence[Example]) -> list[Example]:
         """The rewritten questions."""

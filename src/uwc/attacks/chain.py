@@ -128,7 +128,8 @@ def changed_share(
         most = ", ".join(sorted(left, key=lambda name: -left[name])[:3])
         raise AttackFailed(
             f"the attack {attack!r} changed {1 - missed / whole:.0%} of the weights of {before.name} that it reports "
-            f"as changed; most of the others are in {most}"
+            f"as changed; most of the others are in {most}; leave "
+            "the attack out for this model"
         )
     return sum(changed.values()) / sum(p.numel() for p in first.values())
 
@@ -227,7 +228,7 @@ def make_chain(names: str | Sequence[str], settings: Mapping[str, Mapping[str, A
     steps = tuple(_step(name, settings) for name in listed)
     chain = Chain(steps)
     if not steps:
-        raise ConfigError("a chain of attacks needs at least one")
+        raise ConfigError("a chain of attacks is empty; name at least one attack, as in relearn+probe")
     for step in steps:
         _check_budgets(step)
     for first, second in combinations(steps, 2):
@@ -315,7 +316,10 @@ def _carry_out(start: Attacked, data: AttackData, steps: tuple[Step, ...]) -> Ge
 def _check_budgets(step: Step) -> None:
     steps, budgets = (step.settings.get(name) for name in ("steps", "budgets"))
     if steps and budgets and max(budgets) > steps:
-        raise ConfigError(f"attack {step.entry.name!r}: the budget {max(budgets)} is more than steps = {steps}")
+        raise ConfigError(
+            f"attack {step.entry.name!r}: the budget {max(budgets)} is more than steps = {steps}; raise steps, or "
+            "lower the budget"
+        )
 
 
 def _check_order(first: Entry[Any], second: Entry[Any], name: str) -> None:
@@ -326,7 +330,10 @@ def _check_order(first: Entry[Any], second: Entry[Any], name: str) -> None:
             f"{first.name!r}, which changes the {_CHANGES[before]}"
         )
     if before == after and before in ("inside", "decoding"):
-        raise ConfigError(f"the chain {name!r} is impossible: {first.name!r} and {second.name!r} exclude each other")
+        raise ConfigError(
+            f"the chain {name!r} is impossible: {first.name!r} and {second.name!r} exclude each other; leave one of "
+            "them out"
+        )
     if before == "inside" and (after == "decoding" or second.name.startswith("gcg")):
         raise ConfigError(
             f"the chain {name!r} is impossible: {second.name!r} needs the model's own forward, "

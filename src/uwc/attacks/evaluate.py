@@ -826,7 +826,7 @@ def curve_chains(
         varied = [e.name for e in attacks if e.facts["effort"]]
         raise ConfigError(f"the attack {attack!r} has no effort to vary; give a setting, or one of {', '.join(varied)}")
     if not efforts:
-        raise ConfigError("a curve needs at least one effort")
+        raise ConfigError("a curve needs at least one effort; give some, as in --curve 1,2,4")
     ordered = sorted(set(efforts))
     if entry.facts["budgets"] and setting == "steps":
         merged = {**(settings or {}), "budgets": ordered, "steps": ordered[-1]}

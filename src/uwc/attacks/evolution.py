@@ -38,6 +38,8 @@ SELF = "self"
 """The attacked model itself, as attacker or judge."""
 VERDICT = "judge_says"
 """The metric by which a model judges."""
+_OF_ANSWERS = {"answers", "texts", "questions", "secrets", "language_model"}
+"""The needs of metrics that are computed from answers alone."""
 REWRITE_TOKENS = 128
 """The most tokens of a rewrite."""
 LONGEST = 1000
@@ -123,7 +125,10 @@ def asked(template: str, example: Example) -> Example:
 
 def _check(data: AttackData, settings: Mapping[str, Any]) -> None:
     if all(example.raw for example in data.train):
-        raise DataError("the attack 'evolution' needs questions, and the attacker has passages alone; give others")
+        raise DataError(
+            "the attack 'evolution' needs questions, and the attacker has passages alone; give questions "
+            "(--attacker-data)"
+        )
     last = survivors(settings["population"], settings["generations"])[-1]
     if settings["best"] > last:
         raise ConfigError(
@@ -131,11 +136,33 @@ def _check(data: AttackData, settings: Mapping[str, Any]) -> None:
             f"{settings['generations']} generations; give a larger population, or fewer generations"
         )
     if is_metric(settings["judge"]):
-        check_metrics([settings["judge"]], [], examples=data.train)
+        try:
+            check_metrics([settings["judge"]], [], examples=data.train)
+        except ConfigError as error:
+            raise ConfigError(f"attack 'evolution': judge: {error}") from None
     elif settings["judge"] != SELF:
         _require("judge", settings["judge"], ", or a metric such as rouge_l")
     if settings["attacker"] != SELF:
         _require("attacker", settings["attacker"], "")
+
+
+def _check_answers(settings: Mapping[str, Any]) -> None:
+    judge = settings["judge"]
+    if judge == SELF:
+        raise ConfigError(
+            "attack 'evolution': judge: self reads the model's likelihoods, which an endpoint does not give; take a "
+            "metric such as rouge_l, or another model: a folder, a hub name, or a server as URL#NAME"
+        )
+    if is_metric(judge) and not _of_answers(judge):
+        raise ConfigError(
+            f"attack 'evolution': judge: {judge} needs the model's weights, which an endpoint does not give; take a "
+            "metric of generated texts, such as rouge_l"
+        )
+
+
+def _of_answers(metric: str) -> bool:
+    """Whether a metric is computed from answers alone."""
+    return set(metrics.get(metric).facts["needs"]) <= _OF_ANSWERS
 
 
 def is_metric(judge: str) -> bool:
@@ -182,6 +209,7 @@ def _require(setting: str, name: str, otherwise: str) -> None:
     uses=_used,
     trains_on_scored=False,
     rewords=True,
+    check_answers=_check_answers,
 )
 def evolution(
     model: Model,
@@ -296,8 +324,7 @@ class _Search:
         return 1.0 if metrics.get(self.metric).facts["higher_remembers"] else -1.0
 
     def _values(self, model: Model, examples: Sequence[Example]) -> Floats:
-        needs = set(metrics.get(self.metric).facts["needs"])
-        if not needs <= {"answers", "texts", "questions", "secrets", "language_model"}:
+        if not _of_answers(self.metric):
             return metric_values(model, examples, [self.metric], max_new_tokens=self.max_new_tokens)[self.metric]
         found = text_set(examples, model.answers(examples, max_new_tokens=self.max_new_tokens))
         if self.metric != VERDICT:

@@ -34,7 +34,14 @@ _GCG: dict[str, Any] = {
 }
 
 
+def _check_start(_data: AttackData, settings: Mapping[str, Any]) -> None:
+    start = settings["start"]
+    if not start.strip() or not (start.isascii() and start.isprintable()):
+        raise ConfigError(f"attack 'gcg': start = {start!r} must be a text of printable ASCII, such as 'x x x x'")
+
+
 def _check_questions(data: AttackData, settings: Mapping[str, Any]) -> None:
+    _check_start(data, settings)
     require_effect(settings["select"], settings["questions"], len(data.train), option="gcg.questions")
 
 
@@ -77,7 +84,7 @@ def gcg(
         seed: of the choice and the search.
 
     Raises:
-        ConfigError: the start is not printable ASCII, or is not tokenized separately after a question.
+        ConfigError: the start is not tokenized separately after a question.
         AttackFailed: in no step a candidate was tokenized into the tokens that were tried.
     """
     from uwc.attacks.suffix_search import SearchSettings
@@ -89,7 +96,7 @@ def gcg(
         yield Attacked(_typed(model, text), label=label, effort=budget, note=repr(text))
 
 
-@attacks.register("gcg_per_question", needs=(), trains_on_scored=True, check=None, **_GCG)
+@attacks.register("gcg_per_question", needs=(), trains_on_scored=True, check=_check_start, **_GCG)
 def gcg_per_question(
     model: Model,
     data: AttackData,
@@ -135,8 +142,6 @@ def _search(
     """
     from uwc.attacks.suffix_search import SuffixSearch, text_of
 
-    if not start.strip() or not (start.isascii() and start.isprintable()):
-        raise ConfigError(f"attack 'gcg': start = {start!r} must be a text of printable ASCII, such as 'x x x x'")
     asked = [_asked(model, example, start.strip(), settings.target_tokens) for example in examples]
     problems, (begin, *others) = [problem for problem, _ in asked], [suffix for _, suffix in asked]
     if any(other != begin for other in others):

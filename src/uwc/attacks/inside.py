@@ -305,8 +305,8 @@ def _require_gone(model: Model, examples: Sequence[Example], units: "Mapping[int
             along = (states.float() @ units[depth]).abs() / states.float().norm(dim=-1)
             if float(along.max()) > relative_tolerance(states.dtype):
                 raise AttackFailed(
-                    f"direction ablation does not work on {type(unwrapped(model.model)).__name__}: what block "
-                    f"{depth + 1} reads is not what block {depth} returned"
+                    f"the attack 'direction_ablation' does not work on {type(unwrapped(model.model)).__name__}: what "
+                    f"block {depth + 1} reads is not what block {depth} returned; leave it out for this model"
                 )
 
 

@@ -150,7 +150,10 @@ def learn_reward(
     (known, _), (drawn_states, answers) = (states_after(model, part, layer) for part in (true, [o for _, o in spoken]))
     both = np.concatenate([known, drawn_states]).astype(np.float64)
     if not np.isfinite(both).all():
-        raise AttackFailed(f"the attack 'planning' reads states of {model.name} that are not finite")
+        raise AttackFailed(
+            f"the attack 'planning' reads states of {model.name} that are not finite; load it in a higher precision "
+            "(model.dtype)"
+        )
     token = logistic_regression(both, np.arange(len(both)) < len(known))
     mine = both[len(known) :]
     return Reward(token, ridge_regression(mine, sums_after(token(mine), answers)))

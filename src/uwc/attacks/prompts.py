@@ -344,7 +344,10 @@ def _require_all(attack: str, what: str, forms: Mapping[str, str], data: AttackD
     """Raise DataError if a scored question has no other form."""
     for example in data.scored:
         if not forms.get(example.id, "").strip():
-            raise DataError(f"the attack {attack!r} needs {what} of every scored question; {example.id!r} has none")
+            raise DataError(
+                f"the attack {attack!r} needs {what} of every scored question; {example.id!r} has none: fill it in, or "
+                "leave the question out"
+            )
 
 
 def _asked_in(model: Model, forms: Mapping[str, str]) -> Model:

@@ -32,7 +32,10 @@ def _check(data: AttackData, settings: Mapping[str, Any]) -> None:
     metrics.get(settings["metric"])
     owned, tried = tried_with(data, settings)
     if not tried:
-        raise DataError("the attack 'strongest' has no attack to choose from; give the attacker more data")
+        raise DataError(
+            "the attack 'strongest' has no attack to choose from; give the attacker more data (--attacker-data, "
+            "--retain)"
+        )
     check_metrics([settings["metric"]], [c.chain for c in tried], examples=data.train)
     for candidate in tried:
         candidate.chain.check_data(owned)
@@ -96,4 +99,7 @@ def strongest(
             if variant.label == best.variant.label:
                 yield replace(variant, label="", effort=runs if minutes is None else minutes, note=search.name(best))
                 return
-    raise AttackFailed(f"the attack {search.name(best)!r} has no variant {best.variant.label!r} on all questions")
+    raise AttackFailed(
+        f"the attack {search.name(best)!r} has no variant {best.variant.label!r} on all questions; name others to "
+        "choose from (attacks of 'strongest')"
+    )

@@ -174,7 +174,7 @@ def candidates(
             )
     if unused:
         key = next(iter(unused))
-        raise ConfigError(f"vary {key!r}: none of the attacks has this setting: {', '.join(names)}")
+        raise ConfigError(f"vary {key!r}: none of the attacks has this setting ({', '.join(names)}); name another one")
     return found
 
 
@@ -337,7 +337,9 @@ class Search:
 
     def __post_init__(self) -> None:
         if not self.candidates:
-            raise ConfigError("there is no attack to try; name one (--attack), or give the attacker more data")
+            raise ConfigError(
+                "there is no attack to try; name one (--attack), or give the attacker more data (--attacker-data)"
+            )
         chains = [c.chain for c in self.candidates]
         for fold in self.folds:
             check_metrics([self.metric], chains, examples=fold.scored)
@@ -476,7 +478,10 @@ class Search:
         for variant in self.under(model, attack, fold, fold.scored):
             if variant.label == best.variant.label:
                 return variant.values[self.metric]
-        raise AttackFailed(f"the attack {attack.name!r} has no variant {best.variant.label!r} on {model.name}")
+        raise AttackFailed(
+            f"the attack {attack.name!r} has no variant {best.variant.label!r} on {model.name}; name other attacks "
+            "(--attack)"
+        )
 
     def _values(self, model: Model) -> Floats:
         return metric_values(model, self.scored, [self.metric], max_new_tokens=self.max_new_tokens)[self.metric]

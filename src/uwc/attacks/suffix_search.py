@@ -211,7 +211,10 @@ class SuffixSearch:
         for problem, cache in zip(self._problems, self._caches, strict=True):
             gradients = deterministic(self._device, partial(self._gradients, problem, cache))
             if not gradients:
-                raise ModelError(f"{type(self._model).__name__} does not read its tokens through its input embedding")
+                raise ModelError(
+                    f"the attack 'gcg' does not work on {type(self._model).__name__}, which does not read its tokens "
+                    "through its input embedding; take an attack without gradients, such as evolution"
+                )
             first = len(problem.before) if cache is None else 0
             part = torch.stack([g[0, first : first + len(self._current)] for g in gradients]).sum(dim=0)
             total = part if total is None else total + part

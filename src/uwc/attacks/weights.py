@@ -447,7 +447,10 @@ def of_subjects(pool: Sequence[Example], subjects: int | None, count: int | None
     for i in np.random.default_rng(seed).permutation(len(pool)).tolist():
         of_subject.setdefault(pool[i].subject or pool[i].id, []).append(i)
     if len(of_subject) < subjects:
-        raise DataError(f"relearning on {subjects} subjects: the attacker's data are of {len(of_subject)}; take fewer")
+        raise DataError(
+            f"relearning with subjects = {subjects}: the attacker's data are of {len(of_subject)} subjects; set it to "
+            f"{len(of_subject)} or less"
+        )
     turns = zip_longest(*list(of_subject.values())[:subjects])
     return [pool[i] for i in sorted([i for turn in turns for i in turn if i is not None][:count])]
 
@@ -513,7 +516,10 @@ def wrong_facts(examples: Sequence[Example]) -> list[Example]:
         others = [e.answer for e in [*examples[i + 1 :], *examples[:i]] if e.answer != example.answer]
         wrong = [*example.perturbed_answers, *others]
         if not wrong:
-            raise DataError("relearn_wrong: all questions of the attacker's part have the same answer; give others")
+            raise DataError(
+                "the attack 'relearn_wrong': all of the attacker's questions have the same answer; give questions with "
+                "other answers (--attacker-data), or a column perturbed_answers"
+            )
         found.append(replace(example, answer=wrong[0], paraphrased_answer="", perturbed_answers=()))
     return found
 

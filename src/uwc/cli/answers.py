@@ -142,7 +142,7 @@ def _metric(run: Path, table: "pd.DataFrame", sort: str | None) -> str:
     if sort == "attack" and attacked.empty:
         raise ConfigError(f"{run}: it has no attack to sort by; give a metric: {', '.join(names)}")
     if not names:
-        raise ConfigError(f"{run}: it has no metric")
+        raise ConfigError(f"{run}: it has no metric; score the model again with one (--metric)")
     return next((name for name in names if attacked[name].notna().any()), names[0])
 
 

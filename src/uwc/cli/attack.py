@@ -10,6 +10,7 @@ from uwc.cli.options import (
     ATTACKS,
     MEASURED,
     MODELS,
+    NEVER_TRAINED,
     OUTPUT,
     QUESTIONS,
     AttackerData,
@@ -54,7 +55,8 @@ def attack_command(
         typer.Option(
             rich_help_panel=ATTACKS,
             metavar="NAME",
-            help="An attack, a precision or a chain: relearn+probe, nf4. May be repeated. With --budget: all.",
+            help="An attack, a precision (nf4) or a chain (relearn+probe). May be repeated. Default with --budget: "
+            "all.",
         ),
     ] = [],  # noqa: B006
     budget: Annotated[
@@ -62,8 +64,8 @@ def attack_command(
         typer.Option(
             rich_help_panel=ATTACKS,
             metavar="minutes=N|runs=N",
-            help="Search for the strongest attack within a budget; it is reported on questions that it was not chosen "
-            "on.",
+            help="Search for the strongest attack within a budget. It is reported on other questions than those that "
+            "it was chosen on.",
         ),
     ] = None,
     vary: Annotated[
@@ -113,8 +115,7 @@ def attack_command(
             "--control",
             rich_help_panel=MODELS,
             metavar="MODEL",
-            help="A model that was never trained on the forget questions, as the control: what an attack elicits from "
-            "it is not a leak.",
+            help=f"{NEVER_TRAINED}, as the control: what an attack elicits from it is not a leak.",
         ),
     ] = None,
     metric: Annotated[

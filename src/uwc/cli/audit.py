@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from uwc.cli.options import (
+    ITS_TEXTS,
     MEASURED,
     MODELS,
+    NEVER_TRAINED,
     QUESTIONS,
     Columns,
     Device,
@@ -16,6 +18,7 @@ from uwc.cli.options import (
     Forget,
     Json,
     KeepPaths,
+    ModelOrTexts,
     OutputDir,
     OutputsFile,
     Overwrite,
@@ -43,20 +46,13 @@ DEFAULT_METRIC, DEFAULT_LEAST = "rouge_l", 0.8
 
 def audit_command(
     forget: Forget,
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[MODEL]",
-            help="A folder, a hub name or the folder of an adapter; nothing with --outputs or --endpoint.",
-        ),
-    ] = None,
+    model: ModelOrTexts = None,
     against: Annotated[
         str | None,
         typer.Option(
             rich_help_panel=MODELS,
             metavar="MODEL",
-            help="A model that was never trained on the forget questions: can an observer of answers distinguish the "
-            "two? With --outputs or --endpoint the file of its texts.",
+            help=f"{NEVER_TRAINED}: can an observer of answers distinguish the two? {ITS_TEXTS}.",
         ),
     ] = None,
     control: Annotated[
@@ -64,7 +60,7 @@ def audit_command(
         typer.Option(
             rich_help_panel=MODELS,
             metavar="MODEL",
-            help="A second retrained model, of another seed, as the control of --against.",
+            help="With --against: a second retrained model, of another seed, as the control.",
         ),
     ] = None,
     budget: Annotated[
@@ -80,7 +76,7 @@ def audit_command(
         typer.Option(
             rich_help_panel=MEASURED,
             metavar="NAME",
-            help="The metric by which an answer leaks, with --budget. Default: rouge_l.",
+            help=f"With --budget: the metric by which an answer leaks. Default: {DEFAULT_METRIC}.",
         ),
     ] = None,
     at_least: Annotated[
@@ -88,7 +84,7 @@ def audit_command(
         typer.Option(
             rich_help_panel=MEASURED,
             metavar="VALUE",
-            help="The least value of the metric in an answer that leaks. Default: 0.8.",
+            help=f"With --budget: the least value of the metric in an answer that leaks. Default: {DEFAULT_LEAST}.",
         ),
     ] = None,
     refusal_labels: Annotated[
@@ -96,8 +92,8 @@ def audit_command(
         typer.Option(
             rich_help_panel=QUESTIONS,
             metavar="FILE",
-            help="Answers with labels (question, answer, output, label: yes for a refusal), by which the classifier of "
-            "refusals is measured, with --budget.",
+            help="With --budget: answers with labels (question, answer, output, label: yes for a refusal), by which "
+            "the classifier of refusals is measured.",
         ),
     ] = None,
     column: Columns = [],  # noqa: B006

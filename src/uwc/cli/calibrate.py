@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from uwc.cli.options import (
+    A_MODEL,
     MEASURED,
     OUTPUT,
     Columns,
@@ -48,9 +49,7 @@ def calibrate_command(
     ],
     unlearned: Annotated[
         str,
-        typer.Argument(
-            metavar="UNLEARNED", help="The unlearned model: a folder, a hub name or the folder of an adapter."
-        ),
+        typer.Argument(metavar="UNLEARNED", help=f"The unlearned model: {A_MODEL}."),
     ],
     forget: Forget,
     retain: Retains = [],  # noqa: B006

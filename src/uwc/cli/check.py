@@ -6,18 +6,21 @@ from typing import Annotated, Any
 import typer
 
 from uwc.cli.options import (
+    A_MODEL,
     MEASURED,
-    MODELS,
     OUTPUT,
-    QUESTIONS,
+    RESUMED,
+    TEXTS_INSTEAD,
     BeforeFile,
     Columns,
     EndpointAttacks,
     EndpointModel,
     EndpointUrl,
+    ForgetOrTexts,
     Holdout,
     Json,
     KeepPaths,
+    OriginalOrTexts,
     OutputsFile,
     Overwrite,
     Plugins,
@@ -49,19 +52,12 @@ def check_command(
     checkpoint: Annotated[
         str | None,
         typer.Argument(
-            metavar="[[NAME=]CHECKPOINT]",
-            help="The unlearned model: a folder, a hub name or the folder of an adapter; nothing with --outputs.",
+            metavar="[NAME=]CHECKPOINT",
+            help=f"The unlearned model: {A_MODEL}; {TEXTS_INSTEAD}.",
         ),
     ] = None,
-    original: Annotated[
-        str | None, typer.Option(rich_help_panel=MODELS, metavar="MODEL", help="The model before unlearning.")
-    ] = None,
-    forget: Annotated[
-        Path | None,
-        typer.Option(
-            rich_help_panel=QUESTIONS, metavar="FILE", help="Questions to forget: JSONL, JSON, CSV or Parquet."
-        ),
-    ] = None,
+    original: OriginalOrTexts = None,
+    forget: ForgetOrTexts = None,
     retain: Retains = [],  # noqa: B006
     retrained: RetrainedOrTexts = None,
     outputs: OutputsFile = None,
@@ -78,8 +74,8 @@ def check_command(
         typer.Option(
             rich_help_panel=MEASURED,
             metavar="NAME",
-            help="The requirements: a shipped policy (see: uwc list policies) or a YAML file. Default: standard; texts "
-            "with --outputs.",
+            help="The requirements: a shipped policy (`uwc list policies`) or a YAML file. Default: standard; texts "
+            "with --outputs or --endpoint.",
         ),
     ] = None,
     precision: Precisions = [],  # noqa: B006
@@ -100,7 +96,7 @@ def check_command(
             "-o",
             rich_help_panel=OUTPUT,
             metavar="FOLDER",
-            help="Folder for the results, in FOLDER/NAME, and the cache of all checks there; a rerun resumes.",
+            help=RESUMED,
         ),
     ] = DEFAULT_FOLDER,
     overwrite: Overwrite = False,

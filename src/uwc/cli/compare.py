@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from uwc.cli.options import (
+    A_MODEL,
     ATTACKS,
     MODELS,
     OUTPUT,
@@ -18,6 +19,7 @@ from uwc.cli.options import (
     KeepPaths,
     LogTo,
     Metrics,
+    OriginalModel,
     Overwrite,
     Plugins,
     Precisions,
@@ -45,18 +47,15 @@ Unlearned = Annotated[
         "--unlearned",
         rich_help_panel=MODELS,
         metavar="[NAME=]MODEL",
-        help="An unlearned model: a folder, a hub name or the folder of an adapter. Several may follow. Models named "
-        "npo@0 and npo@1 are two seeds of one method.",
+        help=f"An unlearned model: {A_MODEL}. Several may follow. Models named npo@0 and npo@1 are two seeds of one "
+        "method.",
     ),
 ]
-More = Annotated[list[str] | None, typer.Argument(metavar="[[NAME=]MODEL]...", help="Further unlearned models.")]
+More = Annotated[list[str] | None, typer.Argument(metavar="[NAME=]MODEL", help="Further unlearned models.")]
 
 
 def compare_command(
-    original: Annotated[
-        str,
-        typer.Option(rich_help_panel=MODELS, metavar="MODEL", help="The model before unlearning."),
-    ],
+    original: OriginalModel,
     forget: Forget,
     retain: Retains,
     unlearned: Unlearned = [],  # noqa: B006
@@ -75,8 +74,8 @@ def compare_command(
         typer.Option(
             rich_help_panel=ATTACKS,
             metavar="NAME",
-            help="An attack, a precision (nf4) or a chain: relearn+probe. May be repeated. Default: quick ones; 'none' "
-            "for no attack.",
+            help="An attack, a precision (nf4) or a chain (relearn+probe). May be repeated. Default: quick ones; "
+            "'none' for no attack.",
         ),
     ] = [],  # noqa: B006
     precision: Precisions = [],  # noqa: B006
@@ -87,7 +86,7 @@ def compare_command(
             "-o",
             rich_help_panel=OUTPUT,
             metavar="FOLDER",
-            help="Folder for report, results and cache; a rerun resumes.",
+            help="Folder for the results and their cache; a rerun resumes.",
         ),
     ] = DEFAULT_FOLDER,
     overwrite: Overwrite = False,

@@ -10,7 +10,7 @@ from uwc.cli.options import (
     Columns,
     Json,
     OutputDir,
-    Set,
+    SetOfFew,
     SkipInvalid,
     TrustRemoteCode,
     file_columns,
@@ -18,11 +18,13 @@ from uwc.cli.options import (
     sections,
 )
 from uwc.cli.printing import print_rows, print_warnings
-from uwc.errors import DataError
+from uwc.errors import ConfigError, DataError
 
 
 def data_command(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="JSONL, JSON, CSV, TSV or Parquet.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE", help="Question files: JSONL, JSON, CSV, TSV or Parquet.")
+    ],
     column: Columns = [],  # noqa: B006
     skip_invalid: SkipInvalid = False,
     model: Annotated[
@@ -31,7 +33,7 @@ def data_command(
     ] = None,
     output_dir: OutputDir = None,
     as_json: Json = False,
-    setting: Set = [],  # noqa: B006
+    setting: SetOfFew = [],  # noqa: B006
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Check and describe question files: invalid rows, repetitions, clusters, lengths and scripts.
@@ -42,6 +44,10 @@ def data_command(
     from uwc.workflows.questions import describe_questions
 
     DataSummary.prepare(output_dir, overwrite=True)
+    if model is None and (setting or trust_remote_code):
+        raise ConfigError(
+            "--set and --trust-remote-code are for the model whose tokens are counted; give --model MODEL"
+        )
     given = None
     if model is not None:
         from uwc.cli.sections import DataSections

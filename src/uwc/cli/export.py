@@ -11,7 +11,7 @@ from uwc.errors import UserError
 
 def export_command(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="The results.json of a study, or its folder.")],
-    format: Annotated[str, typer.Option(metavar="FORMAT", help="latex, csv or md of tables; svg or pdf of figures.")],
+    format: Annotated[str, typer.Option(metavar="FORMAT", help="latex, csv or md for tables; svg or pdf for figures.")],
     table: Annotated[str | None, typer.Option(metavar="NAME", help="One table, such as results or ranking.")] = None,
     figure: Annotated[str | None, typer.Option(metavar="NAME", help="One figure, such as tradeoff.")] = None,
     output: Annotated[

@@ -14,7 +14,7 @@ from uwc.cli.options import (
     OutputDir,
     Overwrite,
     Plugins,
-    Set,
+    SetOfFew,
     file_columns,
     sections,
 )
@@ -41,7 +41,7 @@ def judge_command(
     overwrite: Overwrite = False,
     keep_paths: KeepPaths = False,
     as_json: Json = False,
-    setting: Set = [],  # noqa: B006
+    setting: SetOfFew = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
     """Check a judge against labels by people: Cohen's kappa, with an interval, and the numbers of verdicts.

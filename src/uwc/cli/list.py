@@ -10,6 +10,9 @@ from uwc.cli.printing import print_json, print_rows
 from uwc.errors import ConfigError
 from uwc.registry import unknown_name
 
+STUDY = "study"
+"""What `uwc schema` calls the file of a study."""
+
 
 def list_command(
     kind: Annotated[
@@ -34,7 +37,7 @@ def list_command(
 
 
 def explain_command(
-    metric: Annotated[str, typer.Argument(metavar="METRIC", help="A name or label; see: uwc list metrics.")],
+    metric: Annotated[str, typer.Argument(metavar="METRIC", help="A name or label (`uwc list metrics`).")],
     as_json: Json = False,
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
@@ -52,15 +55,21 @@ def schema_command(
         str,
         typer.Argument(
             metavar="NAME",
-            help="results, score, calibration, attack, strongest, check, audit, robustness, judge, unlearn, data or "
-            "diff.",
+            help="study, the YAML file of a study; or results, score, calibration, attack, strongest, check, audit, "
+            "robustness, judge, unlearn, data or diff.",
         ),
     ],
 ) -> None:
-    """Print the JSON Schema of a file that uwc writes."""
+    """Print the JSON Schema of a file that uwc writes, or of a study's file, with a description of every key."""
     from uwc.results import RESULTS, json_schema
 
     name = name.removesuffix(".json")
-    if name not in RESULTS:
-        raise ConfigError(unknown_name("result", name, list(RESULTS)))
-    typer.echo(json.dumps(json_schema(name), indent=1))
+    if name == STUDY:
+        from uwc.studies.config import study_schema
+
+        found = study_schema()
+    elif name in RESULTS:
+        found = json_schema(name)
+    else:
+        raise ConfigError(unknown_name("file", name, [STUDY, *RESULTS]))
+    typer.echo(json.dumps(found, indent=1))

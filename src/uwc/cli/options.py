@@ -38,20 +38,23 @@ def _load_plugins(paths: list[Path]) -> list[Path]:
     return paths
 
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a hub name or the folder of an adapter.")]
-Forget = Annotated[
-    Path,
-    typer.Option(rich_help_panel=QUESTIONS, metavar="FILE", help="Questions to forget: JSONL, JSON, CSV or Parquet."),
+A_MODEL = "a folder, a hub name or the folder of an adapter"
+TEXTS_INSTEAD = "nothing with --outputs or --endpoint"
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=f"A model: {A_MODEL}.")]
+ModelOrTexts = Annotated[
+    str | None, typer.Argument(metavar="MODEL", help=f"A model: {A_MODEL}; {TEXTS_INSTEAD}.", show_default=False)
 ]
-Scored = Annotated[
-    Path,
-    typer.Option(
-        "--forget",
-        "--data",
-        rich_help_panel=QUESTIONS,
-        metavar="FILE",
-        help="Questions to be scored as the set forget: JSONL, JSON, CSV or Parquet.",
-    ),
+_FORGET = typer.Option(
+    "--forget", rich_help_panel=QUESTIONS, metavar="FILE", help="Questions to forget: JSONL, JSON, CSV or Parquet."
+)
+Forget = Annotated[Path, _FORGET]
+ForgetOrTexts = Annotated[Path | None, _FORGET]
+_SCORED: dict[str, Any] = {"rich_help_panel": QUESTIONS, "metavar": "FILE"}
+_SCORED_SET = "Questions to be scored as the set forget: JSONL, JSON, CSV or Parquet"
+Scored = Annotated[Path, typer.Option("--forget", "--data", help=f"{_SCORED_SET}.", **_SCORED)]
+ScoredOrTexts = Annotated[
+    Path | None,
+    typer.Option("--forget", "--data", help=f"{_SCORED_SET}. Default with --outputs: those of its rows.", **_SCORED),
 ]
 OutputsFile = Annotated[
     Path | None,
@@ -59,8 +62,8 @@ OutputsFile = Annotated[
         "--outputs",
         rich_help_panel=TEXTS,
         metavar="FILE",
-        help="Texts that were generated elsewhere, in place of a model: JSONL, JSON, CSV or Parquet with a column "
-        "output, or a log of TOFU, OpenUnlearning, lm-evaluation-harness or inspect_ai (docs/texts.md).",
+        help="Texts that were generated elsewhere: JSONL, JSON, CSV or Parquet with a column output, or a log of TOFU, "
+        "OpenUnlearning, lm-evaluation-harness or inspect_ai.",
     ),
 ]
 BeforeFile = Annotated[
@@ -84,13 +87,13 @@ EndpointUrl = Annotated[
         "--endpoint",
         rich_help_panel=TEXTS,
         metavar="URL",
-        help="A server of the OpenAI protocol, such as http://localhost:8000/v1; the key is in "
-        "OPENAI_API_KEY (docs/endpoints.md).",
+        help="A server of the OpenAI protocol, such as http://localhost:8000/v1. Its key is read from the environment "
+        "variable OPENAI_API_KEY.",
     ),
 ]
 EndpointModel = Annotated[
     str | None,
-    typer.Option("--model", rich_help_panel=TEXTS, metavar="NAME", help="The model's name at the endpoint."),
+    typer.Option("--model", rich_help_panel=TEXTS, metavar="NAME", help="The model's name at the server."),
 ]
 AttackerData = Annotated[
     Path | None,
@@ -98,7 +101,7 @@ AttackerData = Annotated[
         "--attacker-data",
         rich_help_panel=QUESTIONS,
         metavar="FILE",
-        help="The attacker's questions from the forget set; of score for attacks on an endpoint.",
+        help="The attacker's questions from the forget set.",
     ),
 ]
 QuestionColumns = Annotated[
@@ -108,7 +111,7 @@ QuestionColumns = Annotated[
         rich_help_panel=QUESTIONS,
         metavar="COLUMN",
         help="A column of the scored file that has its questions in another form (aliases, ...), for the attack "
-        "rewritten; may be repeated.",
+        "rewritten. May be repeated.",
     ),
 ]
 Precisions = Annotated[
@@ -127,8 +130,8 @@ EndpointAttacks = Annotated[
         "--attack",
         rich_help_panel=TEXTS,
         metavar="NAME",
-        help="An attack on the endpoint that needs no weights, or a chain: jailbreak, few_shot, paraphrase, sampling. "
-        "May be repeated.",
+        help="With --endpoint: an attack that needs no weights, or a chain: jailbreak, few_shot, paraphrase, sampling, "
+        "few_shot+jailbreak. May be repeated.",
     ),
 ]
 Retain = Annotated[Path | None, typer.Option(rich_help_panel=QUESTIONS, metavar="FILE", help="Questions to retain.")]
@@ -154,21 +157,25 @@ Columns = Annotated[
         'column, forget:question="Customer Question" in one file. May be repeated.',
     ),
 ]
+_ORIGINAL = typer.Option("--original", rich_help_panel=MODELS, metavar="MODEL", help="The model before unlearning.")
+OriginalModel = Annotated[str, _ORIGINAL]
+OriginalOrTexts = Annotated[str | None, _ORIGINAL]
 Original = Annotated[
     str | None,
     typer.Option(
         rich_help_panel=MODELS, metavar="MODEL", help="The model before unlearning, for metrics that compare with it."
     ),
 ]
-_RETRAINED = "A model that was never trained on the forget questions"
-Retrained = Annotated[str | None, typer.Option(rich_help_panel=MODELS, metavar="MODEL", help=f"{_RETRAINED}.")]
+NEVER_TRAINED = "A model that was never trained on the forget questions"
+ITS_TEXTS = "With --outputs or --endpoint: the file of its texts"
+Retrained = Annotated[str | None, typer.Option(rich_help_panel=MODELS, metavar="MODEL", help=f"{NEVER_TRAINED}.")]
 RetrainedOrTexts = Annotated[
     str | None,
     typer.Option(
         "--retrained",
         rich_help_panel=MODELS,
         metavar="MODEL",
-        help=f"{_RETRAINED}; with --outputs the file of its texts.",
+        help=f"{NEVER_TRAINED}. {ITS_TEXTS}.",
     ),
 ]
 Metrics = Annotated[
@@ -221,14 +228,18 @@ OutputDir = Annotated[
     Path | None,
     typer.Option("--output-dir", "-o", rich_help_panel=OUTPUT, metavar="FOLDER", help="Folder for the results."),
 ]
+RESUMED = "Folder for the results, in FOLDER/NAME, and their cache; a rerun resumes."
+_SET: dict[str, Any] = {"rich_help_panel": SETTINGS, "metavar": "SECTION.KEY=VALUE"}
+SetOfFew = Annotated[
+    list[str], typer.Option("--set", help="Any other setting of the sections above. May be repeated.", **_SET)
+]
 Set = Annotated[
     list[str],
     typer.Option(
         "--set",
-        rich_help_panel=SETTINGS,
-        metavar="SECTION.KEY=VALUE",
         help="Any other setting, by its key in a study's file: model.dtype=bfloat16, score.max_new_tokens=0. "
-        "May be repeated. All keys: docs/studies.md.",
+        "May be repeated. All keys: `uwc schema study`.",
+        **_SET,
     ),
 ]
 LogTo = Annotated[list[str], typer.Option("--log-to", hidden=True)]
@@ -260,11 +271,12 @@ Workers = Annotated[int, typer.Option("--workers", hidden=True, min=1)]
 
 
 class Command(TyperCommand):
-    """A command whose help ends in the names of its options that `uwc --help` describes."""
+    """A command whose help ends in the names of its hidden options, which `uwc --help` describes."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        shared = [name for name in SHARED if any(name in param.opts for param in self.params)]
+        hidden = {name for param in self.params if getattr(param, "hidden", False) for name in param.opts}
+        shared = [name for name in SHARED if name in hidden]
         if shared:
             self.epilog = f"Further options, described by uwc --help: {', '.join(shared)}"
 

@@ -1,13 +1,11 @@
 """`uwc score`: scores of a model on sets of questions, or of texts that were generated elsewhere."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from uwc.cli.options import (
     MODELS,
-    QUESTIONS,
     AttackerData,
     BeforeFile,
     Columns,
@@ -21,6 +19,7 @@ from uwc.cli.options import (
     KeepPaths,
     LogTo,
     Metrics,
+    ModelOrTexts,
     Original,
     OutputDir,
     OutputsFile,
@@ -29,6 +28,7 @@ from uwc.cli.options import (
     QuestionColumns,
     Retain,
     RetrainedOrTexts,
+    ScoredOrTexts,
     Set,
     SkipInvalid,
     Tasks,
@@ -51,23 +51,8 @@ from uwc.progress import first_process
 
 
 def score_command(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[MODEL]", help="A folder, a hub name or the folder of an adapter; nothing with --outputs."
-        ),
-    ] = None,
-    forget: Annotated[
-        Path | None,
-        typer.Option(
-            "--forget",
-            "--data",
-            rich_help_panel=QUESTIONS,
-            metavar="FILE",
-            help="Questions to be scored as the set forget: JSONL, JSON, CSV or Parquet. With --outputs by default "
-            "those of its rows.",
-        ),
-    ] = None,
+    model: ModelOrTexts = None,
+    forget: ScoredOrTexts = None,
     retain: Retain = None,
     holdout: Holdout = None,
     attacker_data: AttackerData = None,

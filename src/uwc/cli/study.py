@@ -9,6 +9,7 @@ from uwc import progress
 from uwc.cli.options import (
     MACHINES,
     OUTPUT,
+    RESUMED,
     AllowPlugins,
     Command,
     Json,
@@ -37,7 +38,7 @@ Runs = Annotated[
         "--runs",
         rich_help_panel=OUTPUT,
         metavar="FOLDER",
-        help="Folder for the results, in FOLDER/NAME, and the cache of all its studies; a rerun resumes.",
+        help=RESUMED,
     ),
 ]
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file, or the name of a shipped study.")]

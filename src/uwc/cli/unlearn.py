@@ -29,7 +29,7 @@ from uwc.errors import TrainingDiverged
 
 def unlearn_command(
     model: Model,
-    method: Annotated[str, typer.Option(metavar="NAME", help="The method; see `uwc list methods`.")],
+    method: Annotated[str, typer.Option(metavar="NAME", help="The method (`uwc list methods`).")],
     forget: Forget,
     output_dir: Annotated[
         Path,
@@ -51,7 +51,8 @@ def unlearn_command(
             rich_help_panel=SETTINGS,
             metavar="SECTION.KEY=VALUE",
             help="Any other setting, by its key in a run of a study: training.lr=1e-5, training.lora.rank=8, "
-            "tricks.temperature=2, stop.at_most=0.2; or model.dtype=bfloat16. May be repeated.",
+            "tricks.temperature=2, stop.at_most=0.2; or model.dtype=bfloat16. May be repeated. All keys: `uwc schema "
+            "study`.",
         ),
     ] = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006

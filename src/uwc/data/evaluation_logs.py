@@ -153,13 +153,16 @@ def _tofu_set(path: Path, log: Any, name: str) -> LoggedSet:
     log = _mapping(path, TOFU_FILES[name], log)
     for part in _TOFU_FIELDS:
         if part not in log:
-            raise DataError(f"{path}: {TOFU_FILES[name]} lacks the field {part!r}")
+            raise DataError(f"{path}: {TOFU_FILES[name]} lacks the field {part!r}; evaluate the model again")
         _mapping(path, part, log[part])
     indices = tuple(sorted(log["avg_gt_loss"], key=_order))
     columns = {}
     for part in _TOFU_FIELDS:
         if set(log[part]) != set(indices):
-            raise DataError(f"{path}: {TOFU_FILES[name]}: {part!r} covers other examples than 'avg_gt_loss'")
+            raise DataError(
+                f"{path}: {TOFU_FILES[name]}: {part!r} covers other examples than 'avg_gt_loss'; evaluate the model "
+                "again"
+            )
         lists = part == "average_perturb_loss"
         columns[part] = _numbers(path, part, [log[part][i] for i in indices], lists=lists)
     loss, wrong, true, rouge = (columns[part] for part in _TOFU_FIELDS)
@@ -177,11 +180,19 @@ def _tofu_rows(path: Path, content: Mapping[str, Any]) -> Iterator[tuple[int, Ma
         if isinstance(texts, list):
             indices = sorted(content[file]["avg_gt_loss"], key=_order)
             if len(texts) != len(indices):
-                raise DataError(f"{path}: {file}: 'generated_text' has {len(texts)} texts for {len(indices)} examples")
+                raise DataError(
+                    f"{path}: {file}: 'generated_text' has {len(texts)} texts for {len(indices)} examples; evaluate "
+                    "the "
+                    "model again"
+                )
             texts = dict(zip(indices, texts, strict=True))
         for index, found in sorted(_mapping(path, "generated_text", texts).items(), key=lambda item: _order(item[0])):
             if not (isinstance(found, list) and len(found) == 3):
-                raise DataError(f"{path}: {file}: 'generated_text' of {index!r} is not [input, generated, true answer]")
+                raise DataError(
+                    f"{path}: {file}: 'generated_text' of {index!r} is not [input, generated, true answer]; evaluate "
+                    "the "
+                    "model again"
+                )
             number += 1
             yield number, _row(name, index, found[0], output=found[1], answer=found[2])
 
@@ -219,13 +230,16 @@ def _open_set(path: Path, log: Mapping[str, Any], name: str) -> LoggedSet | None
                 known = tuple(sorted(_mapping(path, metric, values), key=_order))
                 if indices and known != indices:
                     raise DataError(
-                        f"{path}: {metric!r} covers other examples than the metrics of {prefix!r} before it"
+                        f"{path}: {metric!r} covers other examples than the metrics of {prefix!r} before it; evaluate "
+                        "the model again"
                     )
                 indices = known
                 try:
                     return _numbers(path, metric, [read(values[i]) for i in known], lists=lists)
                 except (KeyError, TypeError, ValueError):
-                    raise DataError(f"{path}: {metric!r} lacks a field of OpenUnlearning's logs") from None
+                    raise DataError(
+                        f"{path}: {metric!r} lacks a field of OpenUnlearning's logs; evaluate the model again"
+                    ) from None
         return _NONE
 
     restated = f"{prefix}_Q_A_PARA_Prob" if name not in NORMALISED else f"{prefix}_Q_A_Prob"
@@ -267,7 +281,9 @@ def _harness_row(table: Table, number: int, row: Mapping[str, Any]) -> Mapping[s
     while isinstance(said, list) and len(said) == 1:
         said = said[0]
     if not isinstance(doc, Mapping):
-        raise DataError(f"{where}: there is no 'doc', which a sample of lm-evaluation-harness has")
+        raise DataError(
+            f"{where}: there is no 'doc', which a sample of lm-evaluation-harness has; run it again with --log_samples"
+        )
     if isinstance(said, list) and said and all(isinstance(text, str) for text in said) and not _likelihoods(said):
         raise DataError(f"{where}: the sample has {len(said)} responses; only one response to a question can be read")
     if not isinstance(said, str):
@@ -392,13 +408,13 @@ def _attached(value: Any, attached: Mapping[str, Any]) -> Any:
 
 def _list(path: Path, part: str, value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise DataError(f"{path}: {part!r} is a {type(value).__name__}, and not a list, as in evaluation logs")
+        raise DataError(f"{path}: {part!r} is a {type(value).__name__}, and not a list; write the log again")
     return value
 
 
 def _mapping(path: Path, part: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise DataError(f"{path}: {part!r} is a {type(value).__name__}, and not an object, as in evaluation logs")
+        raise DataError(f"{path}: {part!r} is a {type(value).__name__}, and not an object; write the log again")
     return value
 
 
@@ -409,7 +425,11 @@ def _numbers(path: Path, part: str, values: list[Any], *, lists: bool = False) -
     except (TypeError, ValueError, OverflowError):
         column = np.array([np.nan])
     if not column.size or column.ndim != 1 + lists or not np.isfinite(column).all():
-        raise DataError(f"{path}: {part!r} holds a value that is not a finite number, or lists of unequal lengths")
+        raise DataError(
+            f"{path}: {part!r} holds a value that is not a finite number, or lists of unequal lengths; evaluate the "
+            "model "
+            "again"
+        )
     return column
 
 

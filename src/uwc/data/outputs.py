@@ -473,7 +473,7 @@ def _own(opened: OpenedOutputs, records: Sequence[_Record], found: _Found, probl
             hint = "; or give the questions in files of their own, with --forget" if "answer" in str(error) else ""
             raise DataError(f"{error}{hint}") from None
         for number, message in wrong.found.items():
-            again = ", and several texts of one question are not supported yet" if "was used before" in message else ""
+            again = "; keep one text of each question" if "was used before" in message else ""
             problems.found[number] = message + again
         kept = [record for record in of_set if record.number in read]
         if kept:
@@ -493,7 +493,10 @@ def _logged(opened: OpenedOutputs, name: str, records: Sequence[_Record]) -> Log
     values = opened.log.values[name]
     places = {index: i for i, index in enumerate(values.indices)}
     if lacking := [record.id for record in records if record.id not in places]:
-        raise DataError(f"{opened.where}: the example {lacking[0]!r} of {name!r} has a text, and no other values")
+        raise DataError(
+            f"{opened.where}: the example {lacking[0]!r} of {name!r} has a text, and no other values; evaluate it "
+            "again, or remove its text"
+        )
     return values.select([places[record.id] for record in records])
 
 
@@ -574,7 +577,7 @@ def _matched(opened: OpenedOutputs, records: Sequence[_Record], matcher: _Matche
             continue
         if places:
             first = taken[(record.variant, *places[0])].number
-            wrong = f"has a text in {table.unit} {first}; several texts of one question are not supported yet"
+            wrong = f"has a text in {table.unit} {first}; keep one of the two"
             problems.add(record.number, DataError(f"{where}: the question with {asked} {wrong}"))
         else:
             sets = listed(map(repr, [record.set] if record.set else matcher.sets))

@@ -9,7 +9,7 @@ from pydantic import Field
 from uwc.data.cells import as_text
 from uwc.data.example import Example, learnt
 from uwc.data.tables import Table
-from uwc.errors import DataError
+from uwc.errors import DataError, listed
 
 PassageLength = Annotated[int, Field(ge=20)]
 """The most characters of a passage."""
@@ -82,7 +82,8 @@ def _texts(table: Table, prefix: str, column: str, limit: int | None) -> Iterato
     """The name and text of each row that has one."""
     if column not in table.columns:
         raise DataError(
-            f"{table.source}: there is no column {column!r} with the texts; the file has: {', '.join(table.columns)}"
+            f"{table.source}: there is no column {column!r} with the texts; add it, or rename another; the file has: "
+            f"{listed(table.columns)}"
         )
     rows: Sequence[tuple[int, object]] = [(number, row.get(column)) for number, row in table.rows[:limit]]
     for number, text in rows:

@@ -118,7 +118,9 @@ class OfficialTemplate(PromptTemplate):
             if len(whole) > max_length:
                 raise _too_long(example, len(whole), max_length)
             if not 0 < len(question) < len(whole):
-                raise DataError(f"example {example.id!r}: the question has no token to begin from")
+                raise DataError(
+                    f"example {example.id!r}: the question has no token to begin from; fill it in or remove the example"
+                )
             encoded.append(
                 EncodedExample(
                     example.id, tuple(whole), len(question), len(whole), example.answer, prompt=tuple(prompt)

@@ -246,6 +246,11 @@ class PromptTemplate:
         before = self.text.partition("{question}")[0].strip().rpartition("\n")[2]
         return (f"\n{before}",) if before and not chat else ()
 
+    def require_used(self, tokenizer: Any) -> None:
+        """Raise ConfigError if the prompts of a tokenizer do not use the date or an argument that is given."""
+        if self.date is not None or self.template_arguments:
+            Renderer(self, tokenizer, frozenset())
+
     def uses_chat(self, tokenizer: Any) -> bool:
         """Whether the chat template of this tokenizer is used."""
         return self.chat and bool(getattr(tokenizer, "chat_template", None))
@@ -513,7 +518,10 @@ def _encoded(
     spans = find_spans([(t.text, t.start, t.end) for t in texts], renderer.tokenizer)
     for example, text, (ids, start, end, characters) in zip(examples, texts, spans, strict=True):
         if end <= start:
-            raise DataError(f"example {example.id!r}: the answer {example.answer!r} has no token of its own")
+            raise DataError(
+                f"example {example.id!r}: the answer {example.answer!r} has no token of its own; correct it or "
+                "remove the example"
+            )
         beginning = renderer.opening if example.raw else renderer.beginning
         before = beginning if tuple(ids[: len(beginning)]) != beginning else ()
         tokens = (*before, *ids[:end], *(() if example.raw else renderer.end(ids[end:])))

@@ -180,9 +180,8 @@ def _table(data: Any, name: str) -> Table:
     if pandas is not None and isinstance(data, pandas.DataFrame):
         source = f"the data frame {name!r}"
         if not data.columns.is_unique:
-            raise DataError(
-                f"{source}: the column {brief(str(data.columns[data.columns.duplicated()][0]))} occurs twice"
-            )
+            twice = brief(str(data.columns[data.columns.duplicated()][0]))
+            raise DataError(f"{source}: the column {twice} occurs twice; rename one")
         rows = [{str(key): _plain(cell) for key, cell in row.items()} for row in data.to_dict("records")]
     elif datasets is not None and isinstance(data, datasets.Dataset):
         source, rows = f"the dataset {name!r}", data.to_list()

@@ -167,7 +167,7 @@ COMPAT: dict[str, Compat] = {
     ),
     "uwc-official": Compat("uwc-official", OfficialTemplate(), {"extraction_strength": official_extraction_strength}),
 }
-"""Name -> the code's definitions; see docs/compatibility.md."""
+"""Name -> the code's definitions."""
 
 
 def compat_of(name: str | None) -> Compat | None:

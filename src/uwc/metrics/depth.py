@@ -76,7 +76,10 @@ def unlearning_depth_score(
         ConfigError: another span was scored.
     """
     if depth.span != span:
-        raise ConfigError(f"the metric {UDS!r} was scored with span={depth.span!r}, and is asked for span={span!r}")
+        raise ConfigError(
+            f"the metric {UDS!r} was scored with span={depth.span!r}, and is asked for span={span!r}; score the model "
+            "again with this span"
+        )
     weights = np.where(depth.known > threshold, depth.known, 0.0)
     gone = np.where(weights > 0, np.clip(depth.changed, 0.0, depth.known), 0.0)
     total = weights.sum(axis=1)

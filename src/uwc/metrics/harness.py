@@ -93,8 +93,8 @@ def evaluate_task(task: Task, model: Model) -> TaskScore:
         ConfigError: the task cannot be carried out with this model, or has no such metric.
     """
     chat = model.template.uses_chat(model.tokenizer) if task.settings.chat is None else task.settings.chat
-    if chat and not getattr(model.tokenizer, "chat_template", None):
-        raise ConfigError("harness.chat: the model's tokenizer has no chat template; leave it out")
+    if chat:
+        require_chat_template(model.tokenizer)
 
     def determining() -> list[object]:
         return [
@@ -109,6 +109,12 @@ def evaluate_task(task: Task, model: Model) -> TaskScore:
         ]
 
     return TaskScore.model_validate_json(kept(determining, lambda: _evaluated(task, model, chat).model_dump_json()))
+
+
+def require_chat_template(tokenizer: Any) -> None:
+    """Raise ConfigError if a tokenizer has no chat template, which ``harness.chat`` applies."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise ConfigError("harness.chat: the model's tokenizer has no chat template; leave it out")
 
 
 def _prompting(model: Model) -> list[object]:
@@ -138,7 +144,10 @@ def _evaluated(task: Task, model: Model, chat: bool) -> TaskScore:
                 fewshot_as_multiturn=True,
             )
         except (KeyError, ValueError, TypeError, AssertionError, IndexError, NotImplementedError) as error:
-            raise ConfigError(f"task {task.name}: lm-evaluation-harness says {_said(error)}") from error
+            raise ConfigError(
+                f"task {task.name}: lm-evaluation-harness says {_said(error)}; correct the task's YAML file or the "
+                "settings of harness, or leave the task out"
+            ) from error
         score = _read(task, found, chat)
     for text in dict.fromkeys(told):
         _tell(f"lm-evaluation-harness, {task.name}: {shortened(text, 300)}")
@@ -203,7 +212,9 @@ def _task(label: str, manager: Any, settings: HarnessSettings, folder: Path | No
         with _quiet():
             loaded = manager.load([name])
     except Exception as error:  # of the task's own code, of reading its questions, or of the hub
-        raise ConfigError(f"{where}: the task {name} cannot be read: {_said(error)}") from error
+        raise ConfigError(
+            f"{where}: the task {name} cannot be read: {_said(error)}; correct its YAML file, or leave it out"
+        ) from error
     members = loaded["tasks"]
     if name not in members and not (name in loaded["groups"] and loaded["groups"][name].has_aggregation):
         raise ConfigError(f"{where}: {name} is several tasks without a common score; name them: {listed(members, 300)}")

@@ -194,7 +194,7 @@ class MeasuredSet(ABC):
 
     def _lacking(self, need: str) -> str:
         """What is missing, in words for the user."""
-        return INPUTS[need] or f"{need}, which were not scored"
+        return INPUTS[need] or f"{need}, which were not scored; score the model again with this metric"
 
 
 @dataclass(frozen=True)
@@ -401,7 +401,8 @@ def _require_possible(values: Floats, entry: Entry[Any], count: int) -> None:
     outside = values[(values < low - ROUNDING * abs(low)) | (values > high + ROUNDING * abs(high))]
     if len(outside) and not comes_from_package(entry.function):
         raise ConfigError(
-            f"the metric {entry.name!r} returned {outside[0]:g}, outside the range {low:g} to {high:g} that it declares"
+            f"the metric {entry.name!r} returned {outside[0]:g}, outside the range {low:g} to {high:g} that it "
+            "declares; declare the range of its values"
         )
 
 

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from os.path import isdir
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,15 @@ from torch import Tensor, nn
 from uwc import progress
 from uwc.errors import ConfigError, ModelError, brief
 from uwc.models.block_weights import BlockMatrix, block_matrices, few_tokens, linear_maps
-from uwc.models.checkpoint_files import ADAPTER, ADAPTER_WEIGHTS, CONFIG, kind_of, local_file, read_json
+from uwc.models.checkpoint_files import (
+    ADAPTER,
+    ADAPTER_WEIGHTS,
+    CONFIG,
+    SAVE_AS_SAFETENSORS,
+    kind_of,
+    local_file,
+    read_json,
+)
 from uwc.models.head import head_of
 from uwc.models.mixing import embedding_names, require_alpha, require_finite, say_untied, tied_embeddings
 from uwc.models.model import Model
@@ -43,6 +52,12 @@ _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 5e-2, to
 
 _REFUSED, _REFUSED_IN = ("out_proj", "conv1d"), ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
 """Modules that peft refuses to adapt by type of model, as its fast kernels bypass their forward."""
+
+
+def require_peft(what: str) -> None:
+    """Raise ModelError if peft is not installed; `what` needs it."""
+    if find_spec("peft") is None:
+        raise ModelError(f"{what} needs peft; install it with: pip install 'uwc[lora]'")
 
 
 def add_adapter(
@@ -72,10 +87,8 @@ def add_adapter(
         ModelError: peft is not installed.
         ConfigError: no module has such a name, or there are fused experts and a dropout, which peft cannot combine.
     """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise ModelError("an adapter needs peft; install it with: pip install peft") from None
+    require_peft("an adapter")
+    from peft import LoraConfig, get_peft_model
 
     def adapted(**chosen: Any) -> Any:
         config = LoraConfig(
@@ -91,7 +104,9 @@ def add_adapter(
     try:
         return replace(model, model=adapted(target_modules=[name.strip() for name in targets.split(",")]))
     except ValueError as error:
-        raise ConfigError(f"lora: targets = {targets!r}: {str(error).splitlines()[0]}") from None
+        raise ConfigError(
+            f"lora: targets = {targets!r}: {str(error).splitlines()[0]}; name modules of the model, or write all-linear"
+        ) from None
 
 
 def _adapted_everywhere(model: Model, adapted: Callable[..., Any], dropout: float) -> Any:
@@ -404,7 +419,7 @@ def _weights(path: str | Path) -> Any:
     """The opened file of an adapter's weights."""
     file = local_file(path, ADAPTER_WEIGHTS)
     if file is None:
-        raise ModelError(f"{path}: the adapter has no {ADAPTER_WEIGHTS}; uwc reads weights in this format only")
+        raise ModelError(f"{path}: the adapter has no {ADAPTER_WEIGHTS}; {SAVE_AS_SAFETENSORS}")
     return open_safetensors(file)
 
 
@@ -432,10 +447,9 @@ def attach_adapter(base: Model, path: str | Path) -> Model:
         ModelError: peft is not installed, the kind cannot be scored, or not on a placed base, or the adapter does not
             fit this model (other shapes, missing or unexpected tensors).
     """
-    try:
-        from peft import PeftModel
-    except ImportError:
-        raise ModelError(f"{path} is an adapter, which needs peft; install it with: pip install peft") from None
+    require_peft(f"{path} is an adapter, which")
+    from peft import PeftModel
+
     config = read_json(path, ADAPTER)
     require_adapter(path, config)
     _require_known_settings(path, config)
@@ -480,7 +494,9 @@ def _unfit(base: Model, path: str | Path, reason: str) -> ModelError:
     sizes = re.search(r"size mismatch for (\S+): .*?Size\((\[.*?\])\).*?Size\((\[.*?\])\)", reason)
     if sizes:
         reason = f"{sizes[1]} is {sizes[2]} in its file and {sizes[3]} with this base"
-    return ModelError(f"the adapter {path} does not fit the model {base.name}: {reason[:200]}")
+    return ModelError(
+        f"the adapter {path} does not fit the model {base.name}: {reason[:200]}; give the base that it was trained on"
+    )
 
 
 def _stored_base_weights(model: Any, path: str | Path) -> Iterator[tuple[str, Any]]:
@@ -570,7 +586,7 @@ def save_scaled(path: str | Path, folder: Path, alpha: float) -> None:
     """
     config, weights = adapter_config(path), local_file(path, ADAPTER_WEIGHTS)
     if config is None or weights is None:
-        raise ModelError(f"{path}: the adapter needs {ADAPTER} and {ADAPTER_WEIGHTS}")
+        raise ModelError(f"{path}: the adapter needs {ADAPTER} and {ADAPTER_WEIGHTS}; fetch or save it again")
     config["lora_alpha"] = alpha * config["lora_alpha"]
     config["alpha_pattern"] = {name: alpha * value for name, value in (config.get("alpha_pattern") or {}).items()}
     folder.mkdir(parents=True, exist_ok=True)

@@ -93,8 +93,8 @@ def _require_causal(model: Any, ids: Tensor, name: str) -> None:
                 f"are rounded, earlier ones included; {REMEDY}, and round its inputs by the attack llm_int8"
             )
         raise ModelError(
-            f"{name}: {type(unwrapped(model)).__name__} reads the tokens that follow, as an encoder does; uwc measures "
-            "causal language models, which generate their answers from left to right"
+            f"{name}: {type(unwrapped(model)).__name__} reads the tokens that follow, as an encoder does; give a "
+            "causal language model, which generates its answers from left to right"
         )
 
 

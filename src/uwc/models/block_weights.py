@@ -294,7 +294,10 @@ def _require_known(model: Any, matrices: list[BlockMatrix], unknown: Mapping[str
     if left > (1 - LEAST_SHARE) * (found + left):
         raise ModelError(
             f"{type(model).__name__}: {left / (found + left):.0%} of the weights of its blocks are of unknown use, "
-            f"such as {next(iter(unknown))!r}, and would not be changed"
+            f"such as {next(iter(unknown))!r}, and would not be changed; leave the attack or rule out for this model"
         )
     if not found:
-        raise ModelError(f"the blocks of {type(model).__name__} hold no matrix that it multiplies by")
+        raise ModelError(
+            f"the blocks of {type(model).__name__} hold no matrix that it multiplies by; leave the attack or rule "
+            "out for this model"
+        )

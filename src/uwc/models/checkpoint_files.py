@@ -40,6 +40,10 @@ _SETTINGS = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".vocab", ".bpe",
 _LOGS = ("training_log.json", "trainer_state.json", "all_results.json", "train_results.json", "eval_results.json")
 """Files with these suffixes that are not read in loading."""
 _TEMPLATES = "additional_chat_templates"
+SAVE_AS_SAFETENSORS = (
+    "weights are read from safetensors only: load it where it was made, and save it with save_pretrained"
+)
+"""The fix for a checkpoint without such weights."""
 KINDS = (CONFIG, ADAPTER, CONTRAST)
 """Files without one of which a folder is no model; they are written last, and removed first (see `written_whole`)."""
 MODEL_FILES = (
@@ -113,11 +117,14 @@ def contents(path: str | Path) -> Contents:
     if kind == "adapter":
         _note_nested(where, folder, ADAPTER)
         if not _has(where, ADAPTER_WEIGHTS):
-            raise ModelError(f"{where}: the adapter has no {ADAPTER_WEIGHTS}; uwc reads weights in this format only")
+            raise ModelError(f"{where}: the adapter has no {ADAPTER_WEIGHTS}; {SAVE_AS_SAFETENSORS}")
         return Contents(kind, (ADAPTER_WEIGHTS,))
     named, whole = _named_weights(where), _first_of_whole(where)
     if named is not None and whole != named:
-        raise ModelError(f"{where}: {CONFIG} names {named!r} as its weights ({_NAMED}), which is missing")
+        raise ModelError(
+            f"{where}: {CONFIG} names {named!r} as its weights ({_NAMED}), which is missing; fetch or save the model "
+            "again"
+        )
     if whole is None:
         raise _nothing_to_read(where, folder)
     return _whole(where, folder, whole)
@@ -262,7 +269,7 @@ def loading_failed(where: str, error: BaseException, *, what: str = "model") -> 
             "trust_remote_code=True)"
         )
     elif isdir(where) and not list(Path(where).glob("*.safetensors")):
-        reason = "the folder holds no .safetensors file; uwc reads weights in this format only"
+        reason = f"the folder holds no .safetensors file; {SAVE_AS_SAFETENSORS}"
     elif not exists(where):
         reason = f"there is no such folder, and no available model of that name on the hub ({reason})"
     elif what != "model":
@@ -316,7 +323,10 @@ def files_read(path: str | Path) -> list[str]:
 
 
 def _no_model(path: str | Path) -> ModelError:
-    return ModelError(f"{path}: there is no such folder, and no available model of that name on the hub")
+    return ModelError(
+        f"{path}: there is no such folder, and no available model of that name on the hub; correct the name, or "
+        "download the model"
+    )
 
 
 def _two_models(where: str, files: list[str]) -> ModelError:
@@ -355,5 +365,8 @@ def _nothing_to_read(where: str, folder: Path) -> ModelError:
             f"{folder / models[0]}"
         )
     if _has(where, ADAPTER_WEIGHTS):
-        return ModelError(f"{where}: it has {ADAPTER_WEIGHTS}, but no {ADAPTER} that says what kind of adapter it is")
-    return ModelError(f"{where}: no {SINGLE} and no {INDEX}; uwc reads weights in this format only")
+        return ModelError(
+            f"{where}: it has {ADAPTER_WEIGHTS}, but no {ADAPTER} that says what kind of adapter it is; fetch or "
+            "save it again"
+        )
+    return ModelError(f"{where}: no {SINGLE} and no {INDEX}; {SAVE_AS_SAFETENSORS}")

@@ -27,7 +27,7 @@ def head_of(model: Any) -> Any:
     """The model's output embedding. Raises ModelError if it has none."""
     head = unwrapped(model).get_output_embeddings()
     if head is None:
-        raise ModelError(f"{type(model).__name__} has no output embedding; uwc needs a causal language model")
+        raise ModelError(f"{type(model).__name__} has no output embedding; give a causal language model")
     return head
 
 
@@ -79,12 +79,19 @@ def own_steps_after_head(model: Any) -> Callable[[Tensor], Tensor]:
         with replaced_head(model, lambda _states: logits[None]):
             finished: Tensor = model(input_ids=token, use_cache=False).logits
         if finished.shape != (1, *logits.shape):
-            raise ModelError(f"{type(model).__name__} does not compute its logits through its output embedding alone")
+            raise _no_plain_head(model)
         return finished[0]
 
     with torch.no_grad():
         trial = torch.linspace(-99.0, 99.0, head_of(model).weight.shape[0], device=device)[None]
         return (lambda logits: logits) if torch.equal(finish(trial), trial) else finish
+
+
+def _no_plain_head(model: Any) -> ModelError:
+    return ModelError(
+        f"{type(model).__name__} does not compute its logits through its output embedding alone, as scoring and "
+        "training need; give a model of another architecture"
+    )
 
 
 def labelled_states(states: Tensor, batch: Batch) -> Tensor:
@@ -101,7 +108,7 @@ def answer_logits(model: Any, batch: Batch) -> Tensor:
     with head_sees(model, lambda states: labelled_states(states, batch)) as chosen:
         logits = model(**batch.inputs, use_cache=False).logits
     if not chosen or logits.shape[:2] != (1, len(batch.rows)):
-        raise ModelError(f"{type(model).__name__} does not compute its logits through its output embedding alone")
+        raise _no_plain_head(model)
     return logits.squeeze(0)  # type: ignore[no-any-return]  # indexing would allocate zeros for its gradient
 
 
@@ -188,7 +195,7 @@ def tile_grid(logits: AnswerLogits, *others: AnswerLogits) -> Iterator[tuple[sli
         if other.vocabulary != logits.vocabulary:
             raise ModelError(
                 f"the reference has a vocabulary of {other.vocabulary} tokens and the model one of "
-                f"{logits.vocabulary}; a divergence needs the same one"
+                f"{logits.vocabulary}; give the original of this model, with the same vocabulary"
             )
     cells = TILE_BYTES.get(logits.device.type, TILE_BYTES["cpu"]) // 4
     divisible = all(each.divisible for each in (logits, *others))

@@ -256,7 +256,9 @@ def _no_label(path: str | Path, label: str, labels: Sequence[str], of: str) -> M
             f"{path}: the classifier has no label {label!r}; name the one that means that a text is clean with "
             f"score.judges.clean, one of {there}"
         )
-    return ModelError(f"{path}: a model of {of} needs a label {label!r}; it has {there}")
+    return ModelError(
+        f"{path}: a model of {of} needs a label {label!r}, and it has {there}; give another one (score.judges.{of})"
+    )
 
 
 def _labels(model: Any) -> tuple[str, ...]:
@@ -271,7 +273,10 @@ def _load(kind: Any, path: str | Path, device: DeviceName) -> tuple[Any, Any]:
         model = kind.from_pretrained(str(path), use_safetensors=True)
     except Exception as error:  # transformers, the hub and safetensors raise many kinds
         reason = str(error).strip().split("\n")[0][:200]
-        raise ModelError(f"cannot load {str(path)!r} to judge texts with: {reason}") from error
+        raise ModelError(
+            f"score.judges: cannot load {str(path)!r} to judge texts with: {reason}; give the folder or hub name of a "
+            "model with weights in safetensors"
+        ) from error
     return tokenizer, model.to(pick_device(device)).eval()
 
 

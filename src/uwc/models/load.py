@@ -117,14 +117,16 @@ def load_model(
         dequantize: give a checkpoint that is stored quantised plain weights, in `dtype`; others are not affected.
 
     Raises:
-        ConfigError: `max_memory` is malformed, or has no effect.
+        ConfigError: `max_memory` is malformed, or has no effect; or prompts do not use the date or an argument of
+            the template.
         ModelError: there is no such model, it has no safetensors weights or two sets of them, a tensor is missing or
             unexpected, an adapter's kind cannot be scored, it needs remote code or a library of quantisation that is
             not installed, its weights cannot be dequantised, or a token has another id than in `reading`.
     """
     where, name = str(path), name or Path(path).name
     require_max_memory(max_memory or {}, device)
-    given: dict[str, Any] = {"dtype": dtype, "device": device, "template": template, "max_memory": max_memory}
+    given: dict[str, Any] = {"dtype": dtype, "device": device, "max_memory": max_memory}
+    template = template or PromptTemplate()
     given["dequantize"] = dequantize
     kind = contents(where).kind
     if kind == "adapter":
@@ -132,10 +134,14 @@ def load_model(
         require_adapter(where, adapter)
         named = str(base) if base and not adapter.get("base_model_name_or_path") else named_base(where, adapter)
         tokenizer = load_tokenizer(where, named if reading is None else None, trust_remote_code, needed=reading is None)
+        if reading is None:
+            template.require_used(tokenizer)
         model = load_model(named, trust_remote_code=trust_remote_code, **given)
-        model = replace(attach_adapter(model, where), tokenizer=tokenizer, name=name)
+        model = replace(attach_adapter(model, where), tokenizer=tokenizer, template=template, name=name)
     else:
         tokenizer = load_tokenizer(where, None, trust_remote_code, needed=reading is None)
+        if reading is None:
+            template.require_used(tokenizer)
         if kind == "contrast" and device == MAP:
             raise ModelError(f"{where}: a contrast of two models cannot be placed with device = {MAP}; give a device")
         load = partial(
@@ -149,7 +155,7 @@ def load_model(
         module = load_contrast(Path(where), load) if kind == "contrast" else load(where)
         if placed := shares(module):
             progress.note(f"{name}: " + ", ".join(f"{share:.0%} on {of}" for of, share in placed.items()))
-        model = Model(module.eval(), tokenizer, template or PromptTemplate(), name)
+        model = Model(module.eval(), tokenizer, template, name)
     if reading is not None:
         return read_as(model, reading, path=where)
     rows = int(model.model.get_input_embeddings().weight.shape[0])

@@ -95,7 +95,8 @@ def check_same_architecture(
         if original[key].shape != unlearned[key].shape:
             raise ModelError(
                 f"{names[0]} and {names[1]} have different architectures or vocabularies: {key!r} is "
-                f"{tuple(original[key].shape)} in {names[0]} and {tuple(unlearned[key].shape)} in {names[1]}"
+                f"{tuple(original[key].shape)} in {names[0]} and {tuple(unlearned[key].shape)} in {names[1]}; mixing "
+                "needs two checkpoints of one model"
             )
 
 

@@ -130,7 +130,8 @@ def _require_mixable_adapter(path: str | Path, config: dict[str, Any], original:
     require_tokenizer_config(path)
     if config.get("layer_replication"):
         raise ModelError(
-            f"{path}: with layer_replication the adapter makes another architecture, which cannot be mixed"
+            f"{path}: with layer_replication the adapter makes another architecture, which cannot be mixed; it can be "
+            "scored (uwc score)"
         )
 
 
@@ -152,7 +153,10 @@ def _is_packed(config: Any) -> bool:
 def _config(path: str | Path, trust: bool, dequantize: bool) -> Any:
     require_tokenizer_config(path)
     if kind_of(path) == "contrast":
-        raise ModelError(f"{path} is a contrast of two models, which has no single set of weights to mix")
+        raise ModelError(
+            f"{path} is a contrast of two models, which has no single set of weights to mix; it can be scored (uwc "
+            "score)"
+        )
     config = model_config(path, trust_remote_code=trust)
     if _is_packed(config) and not dequantize:
         raise ModelError(f"{path} is quantised; to mix it, {REMEDY}")

@@ -278,7 +278,7 @@ def _with_states(output: Any, states: Tensor, batch: Batch) -> Any:
     if patched.shape[:-1] != batch.input_ids.shape:
         raise ModelError(
             f"the blocks return states of shape {tuple(patched.shape)}, and not one for each of "
-            f"{tuple(batch.input_ids.shape)} tokens; they cannot be replaced"
+            f"{tuple(batch.input_ids.shape)} tokens, so that they cannot be replaced; leave the metric uds out"
         )
     places = batch.rows.to(patched.device), batch.positions.to(patched.device)
     patched[places] = states.to(device=patched.device, dtype=patched.dtype)

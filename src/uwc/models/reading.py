@@ -63,12 +63,14 @@ def load_reading(
 
     Raises:
         ModelError: there is no such checkpoint, or it has no tokenizer that can be read.
+        ConfigError: its prompts do not use the date or an argument of the template.
     """
     where, kind = str(path), kind_of(path)
     whole = named_base(where, adapter_config(where) or {}) if kind == "adapter" else where
-    tokenizer = load_tokenizer(where, whole, trust_remote_code)
+    tokenizer, template = load_tokenizer(where, whole, trust_remote_code), template or PromptTemplate()
+    template.require_used(tokenizer)
     generation = _generation_config(str(Path(where) / "base") if kind == "contrast" else whole, trust_remote_code)
-    return Reading(tokenizer, template or PromptTemplate(), end_ids(tokenizer, generation), where)
+    return Reading(tokenizer, template, end_ids(tokenizer, generation), where)
 
 
 def load_both(

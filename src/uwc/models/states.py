@@ -40,7 +40,10 @@ def blocks(model: Any) -> nn.ModuleList:
         right = [child for child in lists if len(child) == depth] or (lists if len(lists) == 1 else nested)
         if right:
             return right[0]
-    raise ModelError(f"{type(inner).__name__}: found no list of {depth} transformer blocks")
+    raise ModelError(
+        f"{type(inner).__name__}: found no list of {depth} transformer blocks, whose states and weights this needs; "
+        "leave the metric, method or attack out for this model"
+    )
 
 
 def embedding_of(model: Any) -> Any:
@@ -51,19 +54,24 @@ def embedding_of(model: Any) -> Any:
     return inner.get_input_embeddings()
 
 
-def resolve_layer(model: Any, layer: int | None) -> int:
+def resolve_layer(model: Any, layer: int | None, *, where: str = "layer") -> int:
     """A depth in 1..L with L the number of blocks; None is a third of L, negative numbers count from the last.
+
+    Args:
+        model: the model, or its number of blocks.
+        layer: the setting.
+        where: its name, for the message.
 
     Raises:
         ConfigError: there is no such block.
     """
-    depth = len(blocks(model))
+    depth = model if isinstance(model, int) else len(blocks(model))
     if layer is None:
         return max(1, round(depth / 3))
     resolved = layer + depth + 1 if layer < 0 else layer
     if not 1 <= resolved <= depth:
         raise ConfigError(
-            f"layer = {layer}: the model has {depth} blocks; give 1..{depth}, or -{depth}..-1 from the last"
+            f"{where} = {layer}: the model has {depth} blocks; give 1..{depth}, or -{depth}..-1 from the last"
         )
     return resolved
 
@@ -116,7 +124,8 @@ def shifting_outputs(model: Any, shifts: Mapping[int, Tensor] | None) -> Iterato
             if states.shape != shift.shape:
                 raise ModelError(
                     f"the blocks of {type(unwrapped(model)).__name__} return states of shape {tuple(states.shape)}, "
-                    f"and not {tuple(shift.shape)}; its hidden states cannot be shifted"
+                    f"and not {tuple(shift.shape)}; its hidden states cannot be shifted: leave the attack or rule out "
+                    "for this model"
                 )
             shifted = states + shift.to(states.dtype)
             return (shifted, *output[1:]) if isinstance(output, tuple | list) else shifted
@@ -139,7 +148,8 @@ def capturing_states(model: Any, layers: Iterable[int], batch: Batch) -> Abstrac
         if states.shape[:-1] != batch.input_ids.shape:
             raise ModelError(
                 f"the blocks of {type(unwrapped(model)).__name__} return states of shape {tuple(states.shape)}, and "
-                f"not one for each of {tuple(batch.input_ids.shape)} tokens; its hidden states cannot be read"
+                f"not one for each of {tuple(batch.input_ids.shape)} tokens; its hidden states cannot be read: leave "
+                "the metric, method or attack out for this model"
             )
         return labelled_states(states, batch)
 

@@ -104,16 +104,20 @@ class Method:
         return {**COMMON, **{f"weights.{name}": WEIGHT for name in weighted}, **self.further}
 
     @property
+    def roles(self) -> set[str]:
+        """The roles whose passes its terms read."""
+        needs = [(t, role_of(need)) for t in self.terms for need in terms.get(t.term).facts["needs"]]
+        return {t.roles.get(role, role) for t, role in needs}
+
+    @property
     def answer_pools(self) -> set[str]:
         """The sources of the answers that it trains on; see `uwc.objectives.registry.Role`."""
-        needs = [(t, role_of(need)) for t in self.terms for need in terms.get(t.term).facts["needs"]]
-        return {ROLES[t.roles.get(role, role)].answers for t, role in needs}
+        return {ROLES[role].answers for role in self.roles}
 
     @property
     def retains(self) -> bool:
         """Whether it trains on questions or answers of the retain set."""
-        needs = [(t, role_of(need)) for t in self.terms for need in terms.get(t.term).facts["needs"]]
-        roles = [ROLES[t.roles.get(role, role)] for t, role in needs]
+        roles = [ROLES[role] for role in self.roles]
         return isinstance(self.rule, Undo) or any("retain" in (r.questions, r.answers.partition("_")[0]) for r in roles)
 
     @property

@@ -61,7 +61,7 @@ class Objective:
 
     Args:
         method: the composition of terms.
-        model: the model to train; layers are resolved against its depth.
+        model: the model to train, or its number of blocks; layers are resolved against its depth.
         trick_settings: trick name -> value.
 
     Raises:
@@ -222,7 +222,7 @@ class Weights:
 def _bind(term: WeightedTerm, model: Any, *, taken: list[str]) -> BoundTerm:
     entry, checked = terms.get(term.term), check_term(term)
     if "layer" in checked:
-        checked["layer"] = resolve_layer(model, checked["layer"])
+        checked["layer"] = resolve_layer(model, checked["layer"], where=f"layer of the term {term.term!r}")
     label, number = term.label, 2
     while label in taken:
         label, number = f"{term.label} {number}", number + 1

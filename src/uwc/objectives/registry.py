@@ -96,7 +96,7 @@ Each declares:
         term needs one); of the frozen reference "ROLE.reference_logprobs",
         "ROLE.reference_logits" or "ROLE.reference_states".
     reduction: "tokens" (the sum over the step is divided by its number of labelled tokens) or "examples".
-    formula: in the notation of `docs/papers.md`.
+    formula: as `uwc list terms` prints it.
 
 Three names of settings have a meaning for the step: ``layer`` (which hidden states to capture), ``scope`` (which
 positions to compute) and ``ignore_first`` (how many tokens of each answer a token mean leaves out).

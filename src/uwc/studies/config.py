@@ -25,6 +25,7 @@ from uwc.objectives.spaces import Value
 from uwc.plugins import load_plugins
 from uwc.published import published_benchmarks
 from uwc.registry import unknown_name
+from uwc.results import DIALECT
 from uwc.studies.policy import Policy, load_policy
 from uwc.studies.sections import (
     AttackConfig,
@@ -529,7 +530,10 @@ class StudyConfig(Section):
                 raise ConfigError("attack.chains = []: there is no attack; name at least one, or set attack to null")
             kinds = self.attack.attacked_models(retrained=bool(self.retrained))
             if "calibrated" in kinds and self.calibrate is None:
-                raise ConfigError("attack: models names calibrated, and with calibrate: null no model is calibrated")
+                raise ConfigError(
+                    "attack: models names calibrated, and with calibrate: null no model is calibrated; leave one of "
+                    "the two out"
+                )
         if self.robustness is not None:
             if self.finetune is None:
                 raise ConfigError("robustness: the models of its pools are trained, which needs 'finetune'")
@@ -554,3 +558,8 @@ def stop_settings(values: Mapping[str, Any], *, where: str) -> StopConfig:
         return StopConfig(**values)
     except ValidationError as error:
         raise ConfigError(f"{where}: {first_problem(error, StopConfig)}") from None
+
+
+def study_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a study's file, with a description of every section."""
+    return {"$schema": DIALECT, **StudyConfig.model_json_schema(), "title": "study"}

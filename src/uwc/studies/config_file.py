@@ -25,8 +25,8 @@ Overrides = Sequence[str] | Mapping[str, Any]
 Kind = Literal["study", "policy"]
 _FOLDER = {"study": "configs", "policy": "configs/policies"}
 _IS = {
-    "study": "a study is a mapping of keys such as name, benchmark, model, unlearn",
-    "policy": "a policy is a mapping of the keys name, title, confidence and requirements",
+    "study": "a study is a mapping; write keys such as name, benchmark, model, unlearn",
+    "policy": "a policy is a mapping; write the keys name, title, confidence and requirements",
 }
 
 
@@ -226,6 +226,11 @@ def _parsed(overrides: Overrides) -> Iterator[tuple[str, Any, str]]:
             raise ConfigError(f"{told}: the value is not valid YAML ({problem})") from None
 
 
+def _no_entry(where: str, at: Any, key: str) -> str:
+    there = f"the list has {len(at)} items: give a number" if isinstance(at, list) else "what stands there has no keys"
+    return f"{where}: there is no entry {brief(key)}; {there}"
+
+
 def _numbers(items: Sequence[Any]) -> list[str]:
     """The keys of a list's entries."""
     return [str(number) for number in range(len(items))]
@@ -243,10 +248,10 @@ def _set(content: dict[str, Any], path: str, value: Any, *, where: str) -> None:
                 at[key] = {}
             at = at[key]
         else:
-            raise ConfigError(f"{where}: there is no entry {brief(key)}")
+            raise ConfigError(_no_entry(where, at, key))
     if isinstance(at, list) and last in _numbers(at):
         at[int(last)] = value
     elif isinstance(at, dict):
         at[last] = value
     else:
-        raise ConfigError(f"{where}: there is no entry {brief(last)}")
+        raise ConfigError(_no_entry(where, at, last))

@@ -137,7 +137,9 @@ def shape_of(plan: Plan) -> Shape:
             file = Path(hf_hub_download(path, "config.json"))
         except Exception as error:
             reason = str(error).strip().split("\n")[0][:160]
-            raise ConfigError(f"model.path: the config.json of {path!r} cannot be read: {reason}") from error
+            raise ConfigError(
+                f"model.path: the config.json of {path!r} cannot be read: {reason}; correct the name, or give a folder"
+            ) from error
     try:
         return Shape.of_config(json.loads(file.read_text(encoding="utf-8")), where=str(file))
     except (OSError, ValueError) as error:

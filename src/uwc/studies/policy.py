@@ -109,13 +109,17 @@ class Requirement(Section):
         low, high = metrics.get(self.metric).facts["range"]
         if self.relative_to is None and not low <= self.bound <= high:
             raise ConfigError(
-                f"{where}: the bound {self.bound:g} is outside the range of {self.metric!r}, {low:g} to {high:g}"
+                f"{where}: the bound {self.bound:g} is outside the range of {self.metric!r}, {low:g} to {high:g}; "
+                "write one inside it"
             )
         geometric = metrics.get(self.metric).facts["average"] == "geometric"
         if geometric and self.relative_to is not None and self.compare == "difference":
             raise ConfigError(f"{where}: {self.metric!r} has geometric averages; write compare: ratio")
         if (geometric or self.compare == "ratio") and self.bound <= 0:
-            raise ConfigError(f"{where}: the bound of a ratio or a geometric average is above 0, not {self.bound:g}")
+            raise ConfigError(
+                f"{where}: the bound of a ratio or a geometric average is above 0, not {self.bound:g}; write a larger "
+                "one"
+            )
         if self.attack is None and self.variants == "worst":
             raise ConfigError(f"{where}: variants: worst needs an attack")
         steps = self.attack.steps if self.attack else ()

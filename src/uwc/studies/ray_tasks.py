@@ -125,7 +125,10 @@ class RayTasks(Parallel):
             if local:
                 (node,) = self._nodes
                 there = ", ".join(_words(what, node.get(what, 0)) for what in asked)
-                raise UserError(f"a step of kind {kind} asks for {wanted} (resources), and this machine has {there}")
+                raise UserError(
+                    f"a step of kind {kind} asks for {wanted} (resources), and this machine has {there}; lower "
+                    "them (resources), or give a cluster with --address"
+                )
             progress.note(f"warning: no node of the cluster has what a step of kind {kind} asks for ({wanted}) yet")
         if self._has_gpus and not any(self._resources.of(step.kind).gpus for step in self._steps):
             progress.note("the cluster has GPUs, and no step asks for one; to use them: --set resources.gpus=1")
@@ -149,7 +152,12 @@ class RayTasks(Parallel):
             try:
                 kind, content = self._ray.get(task)
             except self._ray.exceptions.RayTaskError as error:
-                self._fail(UserError(f"'{step.name}' could not be run by Ray: {_last_line(error)}"))
+                self._fail(
+                    UserError(
+                        f"'{step.name}' could not be run by Ray: {_last_line(error)}; run the same command again to "
+                        "resume, or without --runner ray"
+                    )
+                )
             except self._ray.exceptions.RayError as error:
                 self._replace(step, "a worker of Ray", type(error).__name__)
             else:
@@ -212,7 +220,7 @@ def _connected(address: str | None) -> tuple[Any, bool]:
         ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         where = "cannot be started on this machine" if address is None else f"cannot be reached at {address!r}"
-        raise UserError(f"Ray {where}: {_last_line(error)}") from None
+        raise UserError(f"Ray {where}: {_last_line(error)}; correct --address, or leave --runner ray out") from None
     finally:
         if main:  # ray.init replaces the handler by one that ends the process without a word
             signal.signal(signal.SIGTERM, terminated)

@@ -252,7 +252,7 @@ def require_other_names(tasks: Sequence[object], sets: Iterable[str], *, where: 
     if two have one name and metric."""
     labels = [task for task in tasks if isinstance(task, str)]
     if len(set(labels)) < len(labels):
-        raise ConfigError(f"{where} names one twice: {listed(labels)}")
+        raise ConfigError(f"{where} names one twice: {listed(labels)}; remove one")
     taken = set(sets)
     for label in labels:
         if (name := label.partition(":")[0]) in taken:
@@ -373,7 +373,7 @@ class CalibrateConfig(Section):
             raise ConfigError("calibrate: there is no retention constraint; name sets, tasks or both")
         for names, what in ((self.sets, "sets"), (self.tasks, "tasks")):
             if len(set(named := list(map(task_label, names)))) < len(named):
-                raise ConfigError(f"calibrate: {what} names one twice: {listed(named)}")
+                raise ConfigError(f"calibrate: {what} names one twice: {listed(named)}; remove one")
         if self.utility and self.sets != ("retain",):
             raise ConfigError(f"calibrate: {self.metric!r} is one number for sets of its own; leave 'sets' out")
         return self

@@ -15,7 +15,7 @@ from uwc.attacks.data import AttackData
 from uwc.attacks.registry import Texts, attacks
 from uwc.code_digest import NoSource, code_digest, comes_from_package
 from uwc.data.example import Example, fingerprint
-from uwc.errors import AttackFailed, TrainingDiverged
+from uwc.errors import AttackFailed, ConfigError, DataError, ModelError, TrainingDiverged
 from uwc.io import IF_GIVEN, NOT_IN_KEY, digest, finite, in_key, write_json
 from uwc.metrics.depth import DepthWork, KnownDrops, load_drops, save_drops
 from uwc.metrics.evaluate import Work, save_sets, score_sets
@@ -409,6 +409,29 @@ class Unlearn(Step):
         method, training = run.composition(), self.tuned.training(run, seed=self.training.seed)
         return replace(self, terms=method.terms, rule=method.rule, tricks=run.tricks, training=training, tuned=None)
 
+    @property
+    def method(self) -> Method:
+        """What it is unlearned with, by the name of the run."""
+        return Method(self.of[-1], "", "", self.terms, self.rule)
+
+    def check(self, depth: int) -> None:
+        """Refuse what cannot be trained, before any model is loaded.
+
+        Args:
+            depth: the number of the model's blocks.
+
+        Raises:
+            UserError: as `uwc.training.unlearn.check_unlearning`.
+        """
+        from uwc.training.data import TrainingData
+        from uwc.training.unlearn import check_unlearning
+
+        data, where = TrainingData(self.forget, self.retain, self.refusals), f"run {self.of[-1]!r}"
+        try:
+            check_unlearning(self.method, data, self.training, tricks=self.tricks, model=depth, where=where)
+        except (ConfigError, DataError, ModelError) as error:
+            raise type(error)(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
+
     def run(self, context: "Context", out: Path) -> Outcome:
         """Unlearn the forget set. Divergence is a result: the weights of the last finite step are kept."""
         from uwc.models.load import save_model
@@ -417,7 +440,7 @@ class Unlearn(Step):
         from uwc.training.unlearn import unlearn
 
         model, chosen = context.model(self.original, self.loading), self.chosen(context.store)
-        method = Method(self.of[-1], "", "", chosen.terms, chosen.rule)
+        method = chosen.method
         with context.trackers.run(self.name, chosen.settings) as run:
             done = unlearn(
                 model,

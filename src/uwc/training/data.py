@@ -14,8 +14,10 @@ from uwc.data.example import Example, learnt
 from uwc.data.prompts import EncodedExample
 from uwc.errors import DataError
 from uwc.models.model import Model
+from uwc.objectives.methods import Method
 from uwc.objectives.objective import Objective
 from uwc.objectives.registry import ROLES
+from uwc.objectives.rules import Undo
 from uwc.training.settings import TrainingSettings
 
 BUCKET_STEPS = 4
@@ -141,7 +143,7 @@ class Loader:
     encoded: dict[str, dict[Key, EncodedExample]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._require_data()
+        require_data(self.objective.method, self.data)
         self.plan = self._plan()
         self.encoded = {role: {} for role in self.objective.roles}
         for role in self.objective.roles:
@@ -192,26 +194,6 @@ class Loader:
             attended[role] = torch.tensor([len(e.tokens) - 1 for e in encoded])
         return self.objective.denominators(answer, attended)
 
-    def _require_data(self) -> None:
-        sets: dict[str, Sequence[object]] = {
-            "forget": self.data.forget,
-            "retain": self.data.retain,
-            "refusal": self.data.refusals,
-        }
-        needed = {ROLES[role].questions for role in self.objective.roles} | {
-            pool_set for role in self.objective.roles for pool_set in _POOL_SETS[ROLES[role].answers]
-        }
-        for name in sorted(needed):
-            if not sets[name]:
-                raise DataError(f"the method {self.objective.method.name!r} needs {name} examples, and there are none")
-        if any(ROLES[role].answers == "alternatives" for role in self.objective.roles):
-            for example in self.data.forget:
-                if not example.perturbed_answers:
-                    raise DataError(
-                        f"the method {self.objective.method.name!r} needs alternative answers, and the forget example "
-                        f"{example.id!r} has no perturbed_answers; give some, or use altpo-on-policy"
-                    )
-
     def _plan(self) -> list[StepPlan]:
         anchors = self.data.retain if self.anchor == "retain" else self.data.forget
         questions = {ROLES[role].questions for role in self.objective.roles}
@@ -247,11 +229,6 @@ class Loader:
     def _example(self, role: str, key: Key) -> Example:
         kind, (question, number) = ROLES[role], key
         example = (self.data.retain if kind.questions == "retain" else self.data.forget)[question]
-        if example.raw and kind.answers != "own":
-            raise DataError(
-                f"the method {self.objective.method.name!r} trains on other answers to a question, and example "
-                f"{example.id!r} is a passage, which asks nothing; use a method without them, such as npo, or questions"
-            )
         answers: dict[str, Any] = {
             "own": lambda: example.answer,
             "refusals": lambda: self.data.refusals[number],
@@ -281,6 +258,40 @@ _POOL_SETS: Mapping[str, tuple[str, ...]] = {
     "alternatives": (),
     "samples": (),
 }
+
+
+_GIVE = {"forget": "--forget", "retain": "--retain", "refusal": "benchmark.settings.refusals"}
+"""Set -> where it is given."""
+
+
+def require_data(method: Method, data: TrainingData) -> None:
+    """Raise DataError if there are no examples, or not of the kind, that a method trains on."""
+    sets: dict[str, Sequence[Example | str]] = {
+        "forget": data.forget,
+        "retain": data.retain,
+        "refusal": data.refusals,
+    }
+    roles = [ROLES[role] for role in sorted(method.roles)]
+    needed = {role.questions for role in roles} | {name for role in roles for name in _POOL_SETS[role.answers]}
+    for name in sorted(needed):
+        if not sets[name]:
+            raise DataError(
+                f"the method {method.name!r} needs {name} examples, and there are none; give some ({_GIVE[name]})"
+            )
+    if isinstance(method.rule, Undo) and not data.retain:
+        raise DataError("the rule undo distils on retain examples, and there are none; give some (--retain)")
+    for role in roles:
+        for example in data.retain if role.questions == "retain" else data.forget:
+            if example.raw and role.answers not in ("own", "samples"):
+                raise DataError(
+                    f"the method {method.name!r} trains on other answers to a question, and example {example.id!r} is "
+                    "a passage, which asks nothing; use a method without them, such as npo, or questions"
+                )
+            if role.answers == "alternatives" and not example.perturbed_answers:
+                raise DataError(
+                    f"the method {method.name!r} needs alternative answers, and the forget example {example.id!r} has "
+                    "no perturbed_answers; give some, or use altpo-on-policy"
+                )
 
 
 def tokens_in(micro_batches: Iterable[MicroBatch]) -> int:

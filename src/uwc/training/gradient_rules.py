@@ -116,6 +116,28 @@ def rectified(forget: Mapping[str, Tensor], retain: Mapping[str, Tensor]) -> dic
     return {name: g - factor * retain[name] for name, g in forget.items()}
 
 
+def perturbed_block(rule: Lat, model: Any, objective: Objective) -> int:
+    """The block whose output the rule perturbs.
+
+    Args:
+        rule: the rule.
+        model: the model, or its number of blocks.
+        objective: the terms.
+
+    Raises:
+        ConfigError: there is no such block, or the forget terms read nothing that it has an effect on.
+    """
+    layer, part = resolve_layer(model, rule.layer, where="rule.layer"), objective.part("forget")
+    deepest = max((layer for role in part.roles for layer in part.layers(role)), default=0)
+    to_the_end = any(part.reads(role) - {"states"} for role in part.roles)
+    if not to_the_end and layer > deepest:
+        raise ConfigError(
+            f"the rule lat perturbs block {layer}, and the forget terms read no state after block {deepest}; set "
+            f"rule.layer to {deepest} or less"
+        )
+    return layer
+
+
 class LatentAdversary(RuleActions):
     """Forget terms trained against perturbations of hidden states that raise their loss (arXiv:2407.15549).
 
@@ -125,17 +147,10 @@ class LatentAdversary(RuleActions):
 
     def __init__(self, rule: Lat, model: Model, objective: Objective) -> None:
         super().__init__()
-        self._rule, self._layer = rule, resolve_layer(model.model, rule.layer)
+        self._rule, self._layer = rule, perturbed_block(rule, model.model, objective)
         self._width = int(model.model.config.get_text_config().hidden_size)
         part = objective.part("forget")
-        deepest = max((layer for role in part.roles for layer in part.layers(role)), default=0)
         self._roles = [role for role in part.roles if ROLES[role].questions == "forget" and part.reads(role)]
-        to_the_end = any(part.reads(role) - {"states"} for role in part.roles)
-        if not to_the_end and self._layer > deepest:
-            raise ConfigError(
-                f"the rule lat perturbs block {self._layer}, and the forget terms read no state after block {deepest}; "
-                f"set rule.layer to {deepest} or less"
-            )
 
     def accumulate(self, add: AddGradients) -> dict[str, float]:
         """Add the gradients of the perturbed forget terms, and of the retain terms as they are."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from uwc.data.batches import collate
-from uwc.errors import ConfigError, DataError, TrainingDiverged
-from uwc.models.adapters import adapter_config, add_adapter, merge_adapter
+from uwc.errors import ConfigError, TrainingDiverged
+from uwc.models.adapters import adapter_config, add_adapter, merge_adapter, require_peft
 from uwc.models.contrast import contrast
 from uwc.models.load import require_no_model
 from uwc.models.mixing import require_unquantised
@@ -22,12 +22,13 @@ from uwc.models.selection import select
 from uwc.objectives.forwards import Forwards
 from uwc.objectives.methods import Method, WeightedTerm
 from uwc.objectives.objective import Objective
-from uwc.objectives.rules import Contrast, MiniUnlearning, Undo
+from uwc.objectives.rules import Contrast, Lat, MiniUnlearning, Undo
 from uwc.results import Collapse
 from uwc.training.callbacks import StopRule, collapse, retain_perplexity
-from uwc.training.data import Loader, TrainingData
+from uwc.training.data import Loader, TrainingData, require_data
 from uwc.training.forward import frozen_copy, run_passes
-from uwc.training.loop import TrainingLog, require_finite, train
+from uwc.training.gradient_rules import perturbed_block
+from uwc.training.loop import TrainingLog, require_finite, require_optimizer, train
 from uwc.training.rule_actions import trained
 from uwc.training.settings import TrainingSettings, check_retain, check_rule
 from uwc.training.weight_rules import mix_in_noise
@@ -59,8 +60,8 @@ def mini_unlearn(
         TrainingDiverged: a loss is NaN or infinite.
     """
     rule = objective.method.rule
-    if not isinstance(rule, MiniUnlearning) or {t.label for t in objective.terms} != {FORGET, RETAIN}:
-        raise ConfigError("mini-unlearning retraces training on forget and retain answers, and takes no other terms")
+    assert isinstance(rule, MiniUnlearning)
+    _require_retraced(objective)
     loader = Loader(model, objective, data, settings)
     weights = {name: p for name, p in model.model.named_parameters() if p.requires_grad}
     difference = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in weights.items()}
@@ -89,6 +90,14 @@ def mini_unlearn(
     with torch.no_grad():
         for name, weight in weights.items():
             weight += (rule.strength * difference[name]).to(weight.dtype)
+
+
+def _require_retraced(objective: Objective) -> None:
+    if {t.label for t in objective.terms} != {FORGET, RETAIN}:
+        raise ConfigError(
+            "mini-unlearning retraces training on forget and retain answers, and takes no other terms; give the method "
+            "'mini-unlearning' as it is"
+        )
 
 
 def _add_gradient(total: Mapping[str, Tensor], loss: Tensor, weights: Mapping[str, Tensor]) -> None:
@@ -166,6 +175,40 @@ class Unlearned:
     collapse: Collapse | None
 
 
+def check_unlearning(
+    method: Method,
+    data: TrainingData,
+    settings: TrainingSettings,
+    *,
+    tricks: Mapping[str, float] | None,
+    model: Any,
+    where: str,
+) -> None:
+    """Refuse what `unlearn` cannot do, as far as that is known without weights.
+
+    Args:
+        method, data, settings, tricks: as `unlearn` takes them.
+        model: the model, or its number of blocks.
+        where: the run or method in messages.
+
+    Raises:
+        ConfigError: a trick, setting or rule cannot be used, or there is no such block.
+        DataError: the method needs data that is empty.
+        ModelError: a library is not installed.
+    """
+    check_rule(method, settings, where=where)
+    check_retain(settings, data.retain, where=where)
+    require_data(method, data)
+    require_optimizer(settings.optimizer)
+    if settings.lora is not None:
+        require_peft(f"{where}: lora")
+    objective = Objective(method, model, trick_settings=tricks)
+    if isinstance(method.rule, Lat):
+        perturbed_block(method.rule, model, objective)
+    if isinstance(method.rule, MiniUnlearning):
+        _require_retraced(objective)
+
+
 def unlearn(
     model: Model,
     method: Method,
@@ -200,10 +243,7 @@ def unlearn(
     """
     require_on_one_device(model.model, model.name or "the model", "training")
     rule, lora = method.rule, settings.lora
-    check_rule(method, settings, where=f"the method {method.name!r}")
-    check_retain(settings, data.retain, where=f"the method {method.name!r}")
-    if isinstance(rule, Undo) and not data.retain:
-        raise DataError("the rule undo distils on retain examples, and there are none; give some")
+    check_unlearning(method, data, settings, tricks=tricks, model=model.model, where=f"the method {method.name!r}")
     before = retain_perplexity(model, data.retain) if data.retain and check_collapse else None
     trained_on = _with_chosen_retain(model, data, settings)
     original = copy.deepcopy(model.model) if isinstance(rule, Contrast) else None

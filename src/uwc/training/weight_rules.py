@@ -41,7 +41,10 @@ class _Pruning(RuleActions):
     def _wanda(self, data: TrainingData) -> dict[str, Tensor]:
         examples = (data.retain or data.forget)[:CALIBRATION_EXAMPLES]
         if not examples:
-            raise ConfigError("prune: wanda measures inputs on retain or forget examples, and there are none")
+            raise ConfigError(
+                "prune: wanda measures inputs on retain or forget examples, and there are none; give some, or set "
+                "rule.by to magnitude"
+            )
         encoded = self._model.encode(examples)
         groups = self._model.groups(encoded, token_budget=DEFAULT_TOKEN_BUDGET)
         batches = (collate([encoded[i] for i in g], device=self._model.device, scope="attended") for g in groups)
@@ -109,7 +112,10 @@ def linear_weights(model: Any) -> dict[str, Tensor]:
     ModelError if the blocks hold no matrix, or weights of unknown use.
     """
     if any("lora_" in name for name in block_parameters(model)):
-        raise ConfigError("the rules prune and l1 change the weights themselves; they do not go together with lora")
+        raise ConfigError(
+            "the rules prune and l1 change the weights themselves; they do not go together with lora: leave one of "
+            "them out"
+        )
     return {matrix.name: matrix.parameter for matrix in block_matrices(model)}
 
 

@@ -111,9 +111,13 @@ def check(
     deployed = listed_precisions(precisions)
     if isinstance(checkpoint, System | Endpoint):
         if deployed:
-            raise ConfigError("precisions are those of a model's weights, which texts and servers do not show")
+            raise ConfigError(
+                "precisions are those of a model's weights, which texts and servers do not show; leave them out"
+            )
         if workers != 1:
-            raise ConfigError("workers compute the steps of a model's check; that of texts or of a server has none")
+            raise ConfigError(
+                "workers compute the steps of a model's check; that of texts or of a server has none: leave them out"
+            )
         for name_of_option, given in {"verify": verify, "trust_remote_code": trust_remote_code}.items():
             if given:
                 raise ConfigError(f"{name_of_option} is for the check of a model; leave it out with texts or a server")

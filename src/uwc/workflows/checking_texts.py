@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from uwc.data.outputs import Outputs, SystemTexts
 from uwc.data.question_files import Columns, Questions
 from uwc.errors import ConfigError
 from uwc.io import expanded, file_digest
-from uwc.metrics.semantics import Judges
+from uwc.metrics.semantics import Judges, require_judges
 from uwc.metrics.suites import WEIGHTS, clusters_of, missing_need, set_info
 from uwc.models.endpoint import Endpoint
 from uwc.reports.check_folder import write_check
@@ -29,13 +29,14 @@ from uwc.studies.config_file import Overrides, set_options
 from uwc.studies.policy import Policies, Policy, load_policy
 from uwc.studies.sections import ChainConfig, Section, first_problem
 from uwc.studies.store import environment
-from uwc.studies.verdict import CheckedRole, Lacking, Measured, against_baseline, decide
+from uwc.studies.verdict import CheckedRole, Lacking, Measured, against_baseline, decide, require_comparable
 from uwc.training.settings import LAST_SEED
 from uwc.workflows.collecting import Asked, Under, with_attacks
 from uwc.workflows.texts import (
     DELIVERED,
     ScoredTexts,
     System,
+    Systems,
     measure,
     read_systems,
     text_scores,
@@ -180,9 +181,18 @@ def check_texts(
     if isinstance(texts, Endpoint | Asked):
         under = {**_attacks(asked), **own}
     texts, further = with_attacks(texts, under or {}, attacker=attacker, folder=folder)
-    judges = Judges.load(keys.score.judges.given())
+    judges = keys.score.judges.given()
+    require_judges(judges)
     wanted = [requirement.metric for requirement in asked.requirements]
-    measured = partial(measure, wanted=wanted, judges=judges, seed=keys.seed)
+    load = cache(partial(Judges.load, judges))
+    measured = partial(measure, wanted=wanted, judges=judges, load=load, seed=keys.seed)
+
+    def require_ready(empty: Systems) -> None:
+        measured(empty)
+        if baseline is not None:
+            sets = {name: set_info(name, examples).sha256 for name, examples in empty.texts.examples.items()}
+            require_comparable(asked.model_dump(mode="json"), sets, baseline, name=baseline_name)
+
     systems = read_systems(
         texts,
         questions,
@@ -191,7 +201,7 @@ def check_texts(
         under=further,
         columns=columns,
         skip_invalid=skip_invalid,
-        ready=measured,
+        ready=require_ready,
     )
     found = measured(systems)
     rows = texts.data if isinstance(texts, Outputs) else None

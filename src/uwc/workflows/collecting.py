@@ -127,11 +127,14 @@ class Asked:
                 return [answer.text for answer in ask(what, requests)]
 
             questions = [Request(e) for examples in sets.values() for e in examples]
-            texts = _by_question(conversation, sets, ask(f"ask {self.endpoint.model}", questions))
+            doubtful = [name for name, of_attack in unasked.items() if not _without_prefill(of_attack)]
+            unsure = bool(doubtful) and self.endpoint.chat == "auto"  # the first answer shows whether there is a chat
+            first = ask(f"ask {self.endpoint.model}", questions[:1]) if unsure else []
+            for name in doubtful if conversation.chat else ():
+                _in_chat(name, unasked[name])
+            rest = ask(f"ask {self.endpoint.model}", questions[len(first) :])
+            texts = _by_question(conversation, sets, [*first, *rest])
             warnings: list[Warning] = []
-            if conversation.chat:
-                for name, expected in unasked.items():
-                    _in_chat(name, expected)
             under = {}
             for name, (chain, data) in attacks.items():
                 what = f"{self.endpoint.model} under {name}"
@@ -230,7 +233,7 @@ def _in_chat(name: str, variants: Sequence[TextVariant]) -> tuple[list[TextVaria
     Raises:
         ConfigError: there are only others.
     """
-    kept = [variant for variant in variants if not any(e.prefill for e in variant.examples)]
+    kept = _without_prefill(variants)
     left_out = len(variants) - len(kept)
     how = (
         "begin the model's turn, which chat completions do not take; endpoint.chat=false asks for completions of a "
@@ -240,6 +243,11 @@ def _in_chat(name: str, variants: Sequence[TextVariant]) -> tuple[list[TextVaria
         raise ConfigError(f"the attack {name!r}: all of its variants {how}")
     text = f"the attack {name!r}: {left_out} of {len(variants)} variants are left out, as they {how}"
     return kept, [Warning(code="variants_left_out", text=text)] if left_out else []
+
+
+def _without_prefill(variants: Sequence[TextVariant]) -> list[TextVariant]:
+    """The variants that do not begin the model's turn."""
+    return [variant for variant in variants if not any(e.prefill for e in variant.examples)]
 
 
 def _by_question(

@@ -82,7 +82,7 @@ def push(
     kind, files = _files(folder, with_answers=with_answers)
     sizes = {name: c.stat().st_size if isinstance(c, Path) else len(c) for name, c in files.items()}
     if repo_type not in (None, "model", "dataset"):
-        raise ConfigError(f"--repo-type {repo_type!r}: a repository is a model or a dataset")
+        raise ConfigError(f"--repo-type {repo_type!r}: give model or dataset")
     planned = Pushed(repo, repo_type or kind, private, sizes)
     if shown is not None:
         shown(planned)
@@ -109,7 +109,9 @@ def _files(folder: Path, *, with_answers: bool) -> tuple[RepoType, dict[str, Con
     found = [kind for kind in RESULTS.values() if (folder / kind.FILE).is_file()]
     if not found:
         names = ", ".join(kind.FILE for kind in RESULTS.values())
-        raise ConfigError(f"{folder} has neither a model ({CONFIG}, {ADAPTER}) nor results ({names})")
+        raise ConfigError(
+            f"{folder} has neither a model ({CONFIG}, {ADAPTER}) nor results ({names}); give a folder that uwc wrote"
+        )
     files = _result_files(folder, [kind.load(folder / kind.FILE) for kind in found], with_answers=with_answers)
     return "dataset", files
 

@@ -108,7 +108,8 @@ def check_questions(recorded: Recorded, benchmark: Benchmark) -> None:
     if then != now:
         raise DataError(
             f"the questions of {benchmark.name} are not those of the results (fingerprint {then[:12]} then, "
-            f"{now[:12]} now): the data set, or what this version makes of it, has changed"
+            f"{now[:12]} now): the data set, or what this version makes of it, has changed; put the recorded "
+            f"data set back, or replay with uwc {recorded.results.uwc_version}"
         )
 
 

@@ -18,6 +18,7 @@ from uwc.studies.estimate import Estimate, Machine, estimate, machine_of
 from uwc.studies.plan import Plan, make_plan
 from uwc.studies.run import LOCAL, Runner, missing_steps, run_one, run_steps, verify_store
 from uwc.studies.slurm import write_slurm
+from uwc.studies.steps import Step, Unlearn
 from uwc.studies.store import Store
 from uwc.tracking import Trackers
 
@@ -121,6 +122,7 @@ def slurm_scripts(
     uwc = [sys.executable, "-m", "uwc", "study"]
     given = str(Path(source).resolve()) if Path(source).is_file() else source
     store = Store(Path(runs) / STORE)
+    require_trainable(missing_steps(plan, store), plan.config)
     return write_slurm(plan, store, folder, step=[*uwc, "step", *options, given], run=[*uwc, "run", *options, given])
 
 
@@ -202,10 +204,11 @@ def run_plan(
         StudyResults.require_own_answers(folder, damaged=True)
     with reporting_full_disk(folder), progress.logged(folder / "run.log"):
         verify_store(plan, store, everything=verify)
-        missing = len(missing_steps(plan, store))
+        missing = missing_steps(plan, store)
+        require_trainable(missing, plan.config)
         for name, lacking in plan.left_out.items():
             progress.note(f"{name} left out: it needs {lacking}")
-        progress.note(f"{plan.config.name}: {len(plan.steps)} steps, {missing} to run")
+        progress.note(f"{plan.config.name}: {len(plan.steps)} steps, {len(missing)} to run")
         with progress.bar(plan.config.name, total=len(plan.steps), alike=False) as advance:
             run = run_steps(plan, store, on_step=advance, trackers=trackers, runner=runner)
         results = _publish(plan, store, run, folder)
@@ -242,17 +245,35 @@ def require_models(config: StudyConfig) -> None:
     runs = [str(run.checkpoint) for run in config.unlearn.runs if run.checkpoint is not None]
     if not given and not runs:
         return
+    from uwc.metrics.harness import require_chat_template
     from uwc.models.load import depth_of
     from uwc.models.mixtures import require_mixable, require_whole
 
     config.model.loading().used_by(*given, *runs)
     if original is not None:
         require_whole(original)
+        if config.harness.chat:
+            require_chat_template(config.model.loading().reading(original).tokenizer)
     for path in given:
         depth_of(path, trust_remote_code=trust)
     if original is not None and config.finetune is None:
         for path in runs:
             require_mixable(original, path, trust_remote_code=trust, dequantize=config.model.dequantize)
+
+
+def require_trainable(steps: Sequence[Step], config: StudyConfig) -> None:
+    """Raise UserError if one of the steps trains with settings that cannot be used, before anything is computed."""
+    trained = [step for step in steps if isinstance(step, Unlearn)]
+    if not trained:
+        return
+    if config.model.build is not None:
+        depth = config.model.build.layers
+    else:
+        from uwc.models.load import depth_of
+
+        depth = depth_of(str(config.model.path), trust_remote_code=config.model.trust_remote_code)
+    for step in trained:
+        step.check(depth)
 
 
 def _publish(plan: Plan, store: Store, run: RunRecord, folder: Path) -> StudyResults:
@@ -270,5 +291,8 @@ def _publish(plan: Plan, store: Store, run: RunRecord, folder: Path) -> StudyRes
 
 def _config(source: Source, overrides: Overrides, trust_remote_code: bool, allow_plugins: bool) -> StudyConfig:
     if isinstance(source, StudyConfig):
-        return source
+        if not overrides:
+            return source
+        trust_remote_code, allow_plugins = source.model.trust_remote_code or trust_remote_code, True
+        source = source.model_dump(mode="json", exclude_unset=True)
     return load_config(source, overrides=overrides, trust_remote_code=trust_remote_code, allow_plugins=allow_plugins)

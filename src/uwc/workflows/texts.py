@@ -12,6 +12,7 @@ from uwc.data.question_files import Columns, LeftOut, Questions, sets_of
 from uwc.errors import ConfigError, DataError
 from uwc.metrics import evaluate
 from uwc.metrics.evaluate import Scoring
+from uwc.metrics.registry import JUDGES
 from uwc.metrics.secrets import secret_counts
 from uwc.metrics.semantics import Judges
 from uwc.metrics.suites import (
@@ -180,7 +181,10 @@ def _other(
     assert not isinstance(found, Outputs)
     common = {s: range(len(examples)) for s, examples in found.examples.items() if s in ours.examples}
     if not common:
-        raise DataError(f"{found.source}: there is no text of the sets {', '.join(ours.examples)}")
+        raise DataError(
+            f"{found.source}: there is no text of the sets {', '.join(ours.examples)}; give the texts of "
+            "the same questions"
+        )
     return found.select(common)
 
 
@@ -249,7 +253,8 @@ def measure(
     *,
     wanted: Sequence[str] = (),
     settings: Settings | None = None,
-    judges: Judges | None = None,
+    judges: Mapping[str, Any] | None = None,
+    load: Callable[[], Judges] = Judges,
     seed: int = 0,
 ) -> ScoredTexts:
     """Measure the texts of a system, and of those that it is compared with.
@@ -259,19 +264,20 @@ def measure(
         metrics: names, labels, suites or functions.
         wanted: further metrics, where they can be computed.
         settings: metric -> its settings that differ from the defaults.
-        judges: models that judge texts.
+        judges: name of a judge -> a path or a function, as `Judges.load` takes them.
+        load: loads them, once the metrics are checked.
         seed: of the bootstrap.
 
     Raises:
         UserError: a metric is unknown or needs what texts do not have, or two logs do not go together.
     """
     by_name = {metric_name(name): of_metric for name, of_metric in (settings or {}).items()}
-    asked = judges or Judges()
     ours = text_sets(systems.texts, by_name)
     before, retrained = (
         {} if texts is None else text_sets(texts, by_name) for texts in (systems.before, systems.retrained)
     )
-    available = frozenset([*asked.names, *([RETRAINED] if systems.retrained is not None else [])])
+    of_judges = [name for name in JUDGES if (judges or {}).get(name) is not None]
+    available = frozenset([*of_judges, *([RETRAINED] if systems.retrained is not None else [])])
     given = Given(systems.texts.examples, available, only_texts=only_texts(ours))
     names, left_out = chosen_metrics(None, metrics, given)
     names += [name for name in dict.fromkeys(wanted) if name not in names and not what_is_missing(name, given)]
@@ -279,6 +285,7 @@ def measure(
         names.remove("forget_quality")
         left_out["forget_quality"] = lacking
     scoring = Scoring(given, names, by_name, seed=seed)
+    asked = load()
     ours, before, retrained = (
         {name: found.judged_by(asked, scoring.judged(name), by_name) for name, found in sets.items()}
         for sets in (ours, before, retrained)

@@ -540,7 +540,7 @@ def test_examples_are_drawn_of_a_number_of_subjects_evenly() -> None:
         assert drawn == [e for e in pool if e in drawn]
     assert len(of_subjects(pool, 2, None, seed=0)) == 8
     assert of_subjects(pool, None, 3, seed=0) == pool
-    with pytest.raises(DataError, match="relearning on 5 subjects: the attacker's data are of 4"):
+    with pytest.raises(DataError, match="relearning with subjects = 5: the attacker's data are of 4 subjects"):
         of_subjects(pool, 5, 6, seed=0)
 
 

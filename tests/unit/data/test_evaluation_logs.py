@@ -140,7 +140,7 @@ def test_samples_of_inspect_without_one_output_are_refused(fields: dict[str, Any
 
 def test_several_epochs_are_refused(tmp_path: Path) -> None:
     samples = [inspect_sample(1), inspect_sample(1, epoch=2)]
-    with pytest.raises(DataError, match="several texts of one question"):
+    with pytest.raises(DataError, match="keep one text of each question"):
         read(archived(tmp_path, samples))
 
 

@@ -140,7 +140,7 @@ FULL = [{"id": e.id, "output": "x"} for e in FORGET]
     ("rows", "words"),
     [
         ([*FULL, {"id": "f9", "output": "x"}], "line 5: no question of 'forget' has the id 'f9'"),
-        ([*FULL, {"id": "f1", "output": "y"}], r"line 5.*'f1'.*line 2.*not supported"),
+        ([*FULL, {"id": "f1", "output": "y"}], r"line 5.*'f1'.*line 2; keep one of the two"),
         (FULL[:2], "2 of the 4 questions of 'forget'.*the first is 'f2'"),
         ([*FULL[:3], {"id": "f3"}], "line 4.*output.*missing"),
         ([*FULL[:3], {"id": "f3", "output": 5.5}, {"id": "f3", "output": ["a", "b"]}], "line 5.*list"),
@@ -160,7 +160,7 @@ def test_rows_without_answers_need_questions(tmp_path: Path) -> None:
 
 def test_two_texts_of_one_id_are_refused_without_questions_too(tmp_path: Path) -> None:
     row = {"id": "a", "question": "q", "answer": "a", "output": "x"}
-    with pytest.raises(DataError, match=r"line 2.*several texts"):
+    with pytest.raises(DataError, match=r"line 2.*keep one text"):
         read(lines(tmp_path, row, row))
 
 

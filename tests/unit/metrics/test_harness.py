@@ -12,6 +12,7 @@ import torch
 from tests.conftest import people
 from tests.helpers.harness_tasks import write_tasks
 
+from uwc.api import calibrate, score
 from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError, UserError
@@ -21,6 +22,7 @@ from uwc.metrics.stats import aggregate
 from uwc.metrics.tasks import HarnessSettings, Task, TaskScore, load_tasks, save_tasks
 from uwc.models.chunks import keeping
 from uwc.models.generation import generate
+from uwc.models.load import save_model
 from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 
@@ -269,6 +271,19 @@ def test_what_is_refused_before_a_model_is_loaded(folder: Path, tmp_path: Path) 
     broken = write_tasks(tmp_path / "broken", QUESTIONS)
     (broken / "all.json").unlink()
     assert "the task local_choice cannot be read" in refused("local_choice", broken)
+
+
+def test_a_chat_template_that_is_missing_is_told_before_weights_are_loaded(
+    untrained: Model, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(untrained, tmp_path / "model")
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
+    model, harness = tmp_path / "model", {"include_path": str(folder), "chat": True}
+    with pytest.raises(ConfigError, match=r"harness\.chat: the model's tokenizer has no chat template"):
+        score(model, tasks="local_choice", harness=harness)
+    retention = {"tasks": ("local_choice",), "sets": ()}
+    with pytest.raises(ConfigError, match=r"harness\.chat: the model's tokenizer has no chat template"):
+        calibrate(model, model, forget=QUESTIONS, retention=retention, harness=harness)
 
 
 def test_an_unknown_task_is_refused_with_similar_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def test_a_sentence_encoder_finds_the_same_meaning() -> None:
 def test_a_judge_of_entailment_needs_its_label(labels: tuple[str, str], tmp_path: Path) -> None:
     classifier(tmp_path, labels, bias=(0.0, 1.0))
     if "ENTAILMENT" not in labels:
-        with pytest.raises(ModelError, match="needs a label 'entailment'; it has yes, no"):
+        with pytest.raises(ModelError, match="needs a label 'entailment', and it has yes, no"):
             load_inference(tmp_path, device="cpu").finds("entailment")
         return
     judged = load_inference(tmp_path, device="cpu").finds("entailment")(["a", "a b"], ["b", "a"])

@@ -108,7 +108,7 @@ def test_labels_are_checked_before_any_model_is_loaded(tmp_path: Path, knowing: 
     path = classifier(tmp_path / "c", ("good", "bad"), (0.0, 0.0))
     with pytest.raises(ModelError, match="no label 'clean'"):
         uwc.score("nowhere", people()[:4], metrics="fluency", judges={"classifier": path})
-    with pytest.raises(ModelError, match="a model of contradiction needs a label 'contradiction'; it has good, bad"):
+    with pytest.raises(ModelError, match="contradiction needs a label 'contradiction', and it has good, bad"):
         uwc.score("nowhere", people()[:4], metrics="KFR", judges={"contradiction": path})
     for judges in ({"clean": "good"}, {"classifier": lambda texts: np.ones(len(texts)), "clean": "good"}):
         with pytest.raises(ConfigError, match=r"score\.judges\.classifier"):

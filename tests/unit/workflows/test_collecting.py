@@ -20,6 +20,7 @@ from uwc.data.outputs import Outputs, SystemTexts, open_outputs, read_attack, re
 from uwc.errors import ConfigError, DataError, EndpointError
 from uwc.models.endpoint import Endpoint
 from uwc.models.generation import continue_greedily, generate
+from uwc.models.load import save_model
 from uwc.models.model import Model
 from uwc.workflows.collecting import Asked
 
@@ -196,8 +197,10 @@ def test_variants_that_begin_the_models_turn_are_for_completions_only(echo: Serv
     assert not warned
     assert labels(both) == labels(both, chat=True) == ["hypothetical"]
     assert warned == 2 * ["variants_left_out"]
+    echo.asked.clear()
     with pytest.raises(ConfigError, match="all of its variants"):
         labels(("answer prefix",))
+    assert len(echo.asked) == 1  # by which the endpoint is found to have chat completions
 
 
 def test_what_cannot_be_attacked_is_said_before_anything_is_asked(echo: Served) -> None:
@@ -210,6 +213,37 @@ def test_what_cannot_be_attacked_is_said_before_anything_is_asked(echo: Served) 
     with pytest.raises(ConfigError, match="all of its variants"):
         Asked(Endpoint(echo.url, MODEL, chat=True), prefix).empty(SETS)
     assert not echo.asked
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"judge": "self"}, "'evolution': judge: self reads the model's likelihoods.*such as rouge_l.*URL#NAME"),
+        ({"judge": "perplexity"}, "'evolution': judge: perplexity needs the model's weights.*such as rouge_l"),
+    ],
+)
+def test_a_judge_that_reads_weights_is_refused_before_anything_is_asked(
+    echo: Served, settings: dict[str, Any], message: str
+) -> None:
+    chains = {"evolution": make_chain("evolution", {"evolution": {**TALKING["evolution"], **settings}})}
+    owned = Attacker(train=people()[6:8])
+    for act in ("empty", "collect"):
+        with pytest.raises(ConfigError, match=message):
+            getattr(Asked(Endpoint(echo.url, MODEL), chains, owned), act)(SETS)
+    assert not echo.asked
+
+
+def test_other_models_write_and_judge_prompts_for_a_server(echo: Served, tmp_path: Path) -> None:
+    """The served model as attacker, and as attacker and judge a folder and a server."""
+    save_model(robust_knower(), tmp_path / "model")
+    folder, server = str(tmp_path / "model"), f"{echo.url}#{MODEL}"
+    for other in ({"attacker": "self"}, {"attacker": folder, "judge": folder}, {"attacker": server, "judge": server}):
+        settings = {**TALKING["evolution"], "mutations": 1, "generations": 1, **other}
+        chains = {"evolution": make_chain("evolution", {"evolution": settings})}
+        found = collect(Endpoint(echo.url, MODEL), SETS, chains, attacker=Attacker(train=people()[6:8]))
+        metric = "judge_says" if "judge" in other else "rouge_l"
+        assert f"by {metric} on 2 questions" in found.under["evolution"]["forget"][0].note
+        assert " rewrites, " in found.under["evolution"]["forget"][0].note
 
 
 def test_the_folder_resumes_and_can_be_read_again_without_the_server(echo: Served, tmp_path: Path) -> None:

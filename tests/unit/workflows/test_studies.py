@@ -1,60 +1,52 @@
-"""A study is run by one process, and its results are not those of another."""
+"""Studies that cannot be carried out are refused before anything is computed."""
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.helpers.results_factory import changed, study_results
+from tests.conftest import people
+from tests.helpers.harness_tasks import write_tasks
 from tests.helpers.small_study import STUDY
 
 from uwc.errors import UserError
-from uwc.paths import path_tag
-from uwc.studies.plan import make_plan
-from uwc.studies.store import Store
-from uwc.workflows import studies
-from uwc.workflows.studies import run_plan, run_study
+from uwc.models.load import save_model
+from uwc.models.model import Model
+from uwc.workflows.studies import run_study, slurm_scripts
 
 
-def test_a_study_is_not_run_by_several_processes_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="a study runs in one process"):
-        run_study("quickstart", runs=tmp_path)
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (
+            {"method": "rmu", "settings": {"misdirection": {"layer": 3}}},
+            "run 'rmu': layer of the term 'misdirection' = 3: the model has 2 blocks; give 1..2, or -2..-1",
+        ),
+        ({"method": "npo-lat", "rule": {"layer": 3}}, r"run 'npo-lat': rule\.layer = 3: the model has 2 blocks"),
+        ({"method": "ga", "training": {"optimizer": "adamm"}}, "run 'ga': unknown optimizer 'adamm'"),
+    ],
+)
+def test_a_run_that_cannot_be_trained_is_refused(run: dict[str, Any], message: str, tmp_path: Path) -> None:
+    changes = {"unlearn.runs": [{"method": "kl"}, run]}
+    with pytest.raises(UserError, match=message) as error:
+        run_study(STUDY, overrides=changes, runs=tmp_path / "runs")
+    assert str(error.value).count("run '") == 1
+    assert not list((tmp_path / "runs").rglob("manifest.json"))
+    options = [f"unlearn.runs=[{run}]", "model.build.layers=2"]
+    with pytest.raises(UserError, match=message):
+        slurm_scripts("quickstart", tmp_path / "scripts", overrides=options, runs=tmp_path / "runs")
+    assert not (tmp_path / "scripts").exists()
 
 
-def test_the_results_of_another_study_of_that_name_are_replaced_on_demand_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_chat_template_that_a_task_asks_for_is_looked_for_first(
+    knowing: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Begun(Exception):
-        pass
-
-    def begin(*_: object, **__: object) -> None:
-        raise Begun
-
-    monkeypatch.setattr(studies, "run_steps", begin)
-    plan, results = make_plan(STUDY), study_results()
-
-    def run(*, overwrite: bool = False, **recorded: object) -> None:
-        config = {**STUDY.model_dump(mode="json"), **recorded}
-        changed(results, study=changed(results.study, config=config)).save(tmp_path)
-        run_plan(plan, Store(tmp_path / "store"), tmp_path, overwrite=overwrite)
-
-    with pytest.raises(Begun):
-        run(seed=1, finetune={}, benchmark={**STUDY.model_dump(mode="json")["benchmark"], "settings": {}})
-    for what, value in {"benchmark": {"name": "tofu"}, "model": {"path": "/there/llama"}}.items():
-        with pytest.raises(UserError, match=f"another {what}, .*--overwrite"):
-            run(**{what: value})
-        with pytest.raises(Begun):
-            run(**{what: value}, overwrite=True)
-    given = plan.config.model.model_copy(update={"path": str(tmp_path / "one" / "model")})
-    plan = replace(plan, config=plan.config.model_copy(update={"model": given}))
-    for other, begun in {"one": True, "two": False}.items():
-        path = str(tmp_path / other / "model")
-        config = {**STUDY.model_dump(mode="json"), "model": {"path": "model"}}
-        recorded = changed(results, study=changed(results.study, config=config), paths={"model": path_tag(path)})
-        recorded.save(tmp_path)
-        with pytest.raises(Begun if begun else UserError):
-            run_plan(plan, Store(tmp_path / "store"), tmp_path)
-    (tmp_path / "results.json").write_text("{", encoding="utf-8")
-    with pytest.raises(Begun):
-        run_plan(plan, Store(tmp_path / "store"), tmp_path)
+    pytest.importorskip("lm_eval")
+    save_model(knowing, tmp_path / "model")
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
+    changes = {
+        "model": {"path": str(tmp_path / "model")},
+        "score.tasks": ["local_choice"],
+        "harness": {"include_path": str(write_tasks(tmp_path / "tasks", people(6))), "chat": True},
+    }
+    with pytest.raises(UserError, match=r"harness\.chat: the model's tokenizer has no chat template"):
+        run_study(STUDY, overrides=changes, runs=tmp_path / "runs")

@@ -72,7 +72,7 @@ def _read(path: str) -> Mapping[str, Any]:
     except yaml.YAMLError as error:
         raise DataError(f"{path}: this is not valid YAML ({' '.join(str(error).split())[:200]}); correct it") from None
     if not isinstance(content, Mapping):
-        raise ConfigError(f"{path}: a benchmark's file is a mapping with the keys {', '.join(_KEYS)}")
+        raise ConfigError(f"{path}: a benchmark's file is a mapping; write the keys {', '.join(_KEYS)}")
     return content
 
 

@@ -10,7 +10,7 @@ from uwc.data.example import Example, learnt
 from uwc.data.hub import HubData
 from uwc.data.passages import PassageLength, passages
 from uwc.data.tables import Table
-from uwc.errors import DataError
+from uwc.errors import DataError, listed
 from uwc.io import expanded
 
 HUB = "llmunlearningsemeval2025organization/semeval25-unlearning-dataset-public"
@@ -80,7 +80,10 @@ def _read(data: HubData, split: str, fold: str, files: Sequence[str] = ()) -> li
     table = data.table(None, split=fold, files=[*files, f"data/{fold}-*.parquet", f"data/{fold}.jsonl"])
     for column in _COLUMNS:
         if column not in table.columns:
-            raise DataError(f"{table.source}: LUME's column {column!r} is missing; the file has: {table.columns}")
+            raise DataError(
+                f"{table.source}: LUME's column {column!r} is missing; get the file again; it has: "
+                f"{listed(table.columns)}"
+            )
     return [_example(table, number, split) for number in range(len(table.rows))]
 
 

@@ -43,7 +43,9 @@ def pistol(
     files = [f"{folder}{file}.json" for folder in ("", "data/") for file in (f"sample_data_{sample}", name)]
     table = data.table(name, files=[*files, f"pistol_sample{sample}.json", f"{name}/train-*.parquet"])
     if "edge" not in table.columns:
-        raise DataError(f"{table.source}: PISTOL's column 'edge' is missing; the file has: {listed(table.columns)}")
+        raise DataError(
+            f"{table.source}: PISTOL's column 'edge' is missing; get the file again; it has: {listed(table.columns)}"
+        )
     columns = {"question": "question", "answer": "answer", "subject": "edge"}
     examples = to_examples(table, prefix=name, columns=columns)
     edges = list(dict.fromkeys(e.subject for e in examples))

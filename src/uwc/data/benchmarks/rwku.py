@@ -109,7 +109,9 @@ def _table(data: HubData, config: str, *, split: str = "test") -> Table:
     name = _LOCAL.get(config, config)
     table = data.table(config, split=split, files=[f"All/{name}.json", f"{config}/{split}-*.parquet", f"{config}.json"])
     if "subject" not in table.columns and config != "forget_target":
-        raise DataError(f"{table.source}: RWKU's column 'subject' is missing; the file has: {listed(table.columns)}")
+        raise DataError(
+            f"{table.source}: RWKU's column 'subject' is missing; get the file again; it has: {listed(table.columns)}"
+        )
     return table
 
 
