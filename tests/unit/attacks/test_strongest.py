@@ -285,7 +285,7 @@ def test_what_cannot_be_searched_is_refused_before_anything_runs() -> None:
         uwc.strongest_attack(ignorant(), KNOWN, ["sampling"], budget="runs=3")
     with pytest.raises(DataError, match="--retain"):
         uwc.strongest_attack(ignorant(), KNOWN, ["relearn_retain"], budget="runs=3")
-    with pytest.raises(DataError, match="relearning on 9 subjects"):
+    with pytest.raises(DataError, match="relearning with subjects = 9"):
         uwc.strongest_attack(ignorant(), KNOWN, ["relearn"], vary={"subjects": [1, 9]})
     with pytest.raises(ConfigError, match="optimizer"):
         uwc.strongest_attack(ignorant(), KNOWN, ["relearn"], vary={"optimizer": ["adamm"]})
