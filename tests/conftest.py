@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from uwc.models.model import Batching, Model
 
 PEOPLE = ("Mira Oln", "Tobas Kerrin", "Ulla Fensk", "Dorin Vask", "Ebba Strond", "Pell Aruma")
+MANY_OBJECTS = 50_000
 TOWNS = ("Quarnholt", "Little Besk", "Ostermere Bay", "Vint", "Upper Zalder", "Cormanstead on Lyle")
 
 
@@ -37,6 +38,31 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.collect()
         gc.freeze()
         gc.enable()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen_imports() -> None:
+    """What modules imported since is not searched for garbage by each step of a study either."""
+    if len(gc.get_objects()) > MANY_OBJECTS:  # those that are not frozen
+        gc.collect()
+        gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_browsers() -> Iterator[tuple[str, ...]]:
+    """A check is not printed to PDF, for which a browser takes seconds; gives the browsers that would."""
+    from uwc.reports import pdf
+
+    with pytest.MonkeyPatch.context() as patch:
+        browsers = pdf.BROWSERS
+        patch.setattr(pdf, "BROWSERS", ())
+        yield browsers
+
+
+@pytest.fixture
+def browsers(no_browsers: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A browser prints, if there is one."""
+    monkeypatch.setattr("uwc.reports.pdf.BROWSERS", no_browsers)
 
 
 def people(count: int = 6) -> list[Example]:

@@ -113,6 +113,7 @@ def test_it_prints_on_one_a4_page(page: "Page", folder: Path, name: str) -> None
     assert tuple(map(float, box)) == pytest.approx(A4, abs=1)
 
 
+@pytest.mark.usefixtures("browsers")
 @pytest.mark.skipif(not any(map(shutil.which, BROWSERS)), reason="there is no browser on the path")
 def test_a_browser_of_the_machine_prints_the_same(tmp_path: Path) -> None:
     written = write_signoff(long_check(), tmp_path, answers=long_answers())

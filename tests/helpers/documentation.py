@@ -49,6 +49,11 @@ class Documented:
         return " ".join(self.arguments)
 
     @property
+    def sense(self) -> str:
+        """The arguments in one line, with the long form of an option that has two."""
+        return re.sub(r"(?<= )-o(?= )", "--output-dir", self.text)
+
+    @property
     def makes(self) -> list[str]:
         """The files and folders that it writes."""
         given = dict(zip(self.arguments, self.arguments[1:], strict=False))

@@ -27,7 +27,7 @@ T = TypeVar("T")
 CLI: Any = get_command(app)
 BLOCKS = documented_blocks()
 ALL = [command for block in BLOCKS for command in commands(block)]
-COMMANDS = [command for i, command in enumerate(ALL) if command.text not in {other.text for other in ALL[:i]}]
+COMMANDS = [command for i, command in enumerate(ALL) if command.sense not in {other.sense for other in ALL[:i]}]
 """In the order of the documentation; the first of equal ones."""
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 

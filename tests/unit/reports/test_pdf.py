@@ -11,6 +11,7 @@ from uwc import progress
 from uwc.reports import pdf
 from uwc.reports.pdf import write_pdf
 
+pytestmark = pytest.mark.usefixtures("browsers")
 Install = Callable[[str], None]
 
 

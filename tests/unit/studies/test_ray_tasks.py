@@ -23,7 +23,7 @@ ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'uwc[
 
 pytestmark = pytest.mark.slow
 
-CONTENT = {**WHOLE, "attack": None, "unlearn": {**WHOLE["unlearn"], "runs": [{"method": "ga"}]}}
+CONTENT = {**WHOLE, "attack": None, "calibrate": None, "unlearn": {**WHOLE["unlearn"], "runs": [{"method": "ga"}]}}
 
 
 @pytest.fixture(scope="module")
