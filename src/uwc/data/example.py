@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 from unicodedata import normalize
 
@@ -205,13 +205,15 @@ def fingerprint(examples: Iterable[Example]) -> str:
     """SHA-256 (hex) over the content and order of the examples; ``secret`` and ``raw`` count if they are set."""
     digest = hashlib.sha256()
     for example in examples:
-        content = {name: value for name, value in asdict(example).items() if value or name not in _ONLY_IF_SET}
-        digest.update(json.dumps(content, sort_keys=True, ensure_ascii=False).encode())
+        content = {name: value for name in _FIELDS if (value := getattr(example, name)) or name not in _ONLY_IF_SET}
+        digest.update(_json(content).encode())
         digest.update(b"\n")
     return digest.hexdigest()
 
 
+_FIELDS = tuple(sorted(field.name for field in fields(Example)))
 _ONLY_IF_SET = ("secret", "raw")
+_json = json.JSONEncoder(ensure_ascii=False).encode
 
 Variant = Literal["answer", "paraphrased_answer", "perturbed_answers"]
 VARIANTS: tuple[Variant, ...] = ("answer", "paraphrased_answer", "perturbed_answers")
