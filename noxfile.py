@@ -21,7 +21,7 @@ def tests(session: nox.Session) -> None:
 def wheel(session: nox.Session) -> None:
     """Build the wheel, install it alone in an empty environment, and run the quick start from an empty folder."""
     session.install("build")
-    built = Path(session.create_tmp()) / "dist"
+    built = Path(session.create_tmp()).resolve() / "dist"
     session.run("python", "-m", "build", "--wheel", "--outdir", str(built), str(ROOT))
     [file] = built.glob("*.whl")
     session.run("python", "-m", "venv", "--clear", str(built / "empty"), external=True)
