@@ -1091,7 +1091,7 @@ class AttackOutcome(Part):
 
     @property
     def finding(self) -> str:
-        """What the attack found, such as a suffix, the attack that was chosen, or the prompt of each variant."""
+        """The findings of the attack, such as a suffix, the attack that was chosen, or the prompt of each variant."""
         notes = {variant.label: variant.note for variant in self.variants if variant.note}
         same = len(set(notes.values())) == 1
         return next(iter(notes.values())) if same else "; ".join(f"{label}: {note}" for label, note in notes.items())
@@ -1143,7 +1143,7 @@ class Attacks(Part):
         return next((model for model in self.models if model.model == key), None)
 
     def findings(self) -> list[str]:
-        """What attacks found, by attack and model."""
+        """The findings of attacks, by attack and model."""
         found = {(o.attack, m.model.label): o.finding for m in self.models for o in m.outcomes if o.finding}
         return [f"{attack} on {model}: {finding}" for (attack, model), finding in found.items()]
 

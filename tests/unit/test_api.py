@@ -292,6 +292,7 @@ def test_wrong_methods_are_refused_before_a_model_is_loaded(method: Any, message
         ("idk-ap", {"refusals": ()}, "needs refusal examples, and there are none.*benchmark.settings.refusals"),
         ("ga", {"training": {"optimizer": "adamm"}}, "unknown optimizer 'adamm'"),
         ([{"term": "nll"}], {"rule": {"name": "mini-unlearning"}}, "takes no other terms; give the method"),
+        ("gd", {"training": {"epochs": 1, "batch_size": 64}}, "warmup_ratio = 0.1 with a single step"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_without_weights(
@@ -299,7 +300,10 @@ def test_what_cannot_be_trained_is_refused_without_weights(
 ) -> None:
     copytree(folder / "original", tmp_path / "model", ignore=ignore_patterns("*.safetensors"))
     with pytest.raises(UserError, match=message):
-        uwc.unlearn(tmp_path / "model", method, **{"forget": FORGET, "retain": RETAIN, "output_dir": tmp_path, **given})
+        uwc.unlearn(
+            tmp_path / "model", method, **{"forget": FORGET, "retain": RETAIN, "output_dir": tmp_path / "out", **given}
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_model_is_looked_for_before_one_is_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,8 +128,7 @@ def changed_share(
         most = ", ".join(sorted(left, key=lambda name: -left[name])[:3])
         raise AttackFailed(
             f"the attack {attack!r} changed {1 - missed / whole:.0%} of the weights of {before.name} that it reports "
-            f"as changed; most of the others are in {most}; leave "
-            "the attack out for this model"
+            f"as changed; most of the others are in {most}; leave the attack out for this model"
         )
     return sum(changed.values()) / sum(p.numel() for p in first.values())
 
@@ -155,6 +154,12 @@ class Step:
         """The attack, and what else it uses with its settings: attacks from which it chooses, a metric by which."""
         uses = self.entry.facts.get("uses")
         return [self.entry, *(uses(self.settings) if uses else ())]
+
+    @property
+    def asked(self) -> list[str]:
+        """The folders and hub names of further models that the attack asks with its settings."""
+        asks = self.entry.facts.get("asks")
+        return list(asks(self.settings)) if asks else []
 
 
 @dataclass(frozen=True)

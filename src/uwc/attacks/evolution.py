@@ -18,9 +18,10 @@ from uwc.attacks.prompts import TEMPLATES
 from uwc.attacks.registry import attacks
 from uwc.data.example import Example
 from uwc.errors import AttackFailed, ConfigError, DataError, ModelError
-from uwc.metrics.registry import metrics
+from uwc.metrics.registry import inputs_of, metrics
 from uwc.metrics.semantics import Judges
 from uwc.metrics.stats import aggregate
+from uwc.metrics.suites import OF_TEXTS
 from uwc.metrics.texts import text_set
 from uwc.models import chunks
 from uwc.models.endpoint import Conversation, Draw, Request, StoredAnswers, endpoint_named, require_openai
@@ -38,8 +39,6 @@ SELF = "self"
 """The attacked model itself, as attacker or judge."""
 VERDICT = "judge_says"
 """The metric by which a model judges."""
-_OF_ANSWERS = {"answers", "texts", "questions", "secrets", "language_model"}
-"""The needs of metrics that are computed from answers alone."""
 REWRITE_TOKENS = 128
 """The most tokens of a rewrite."""
 LONGEST = 1000
@@ -162,7 +161,7 @@ def _check_answers(settings: Mapping[str, Any]) -> None:
 
 def _of_answers(metric: str) -> bool:
     """Whether a metric is computed from answers alone."""
-    return set(metrics.get(metric).facts["needs"]) <= _OF_ANSWERS
+    return OF_TEXTS.issuperset(inputs_of(metric))
 
 
 def is_metric(judge: str) -> bool:
@@ -175,7 +174,7 @@ def _used(settings: Mapping[str, Any]) -> list[Entry[Any]]:
     return [metrics.get(settings["judge"])] if is_metric(settings["judge"]) else []
 
 
-def other_models(settings: Mapping[str, Any]) -> list[str]:
+def _others(settings: Mapping[str, Any]) -> list[str]:
     """The folders and hub names of the models that the search asks besides the attacked one."""
     judges = [] if is_metric(settings["judge"]) else [settings["judge"]]
     return [name for name in (settings["attacker"], *judges) if name != SELF and endpoint_named(name) is None]
@@ -207,6 +206,7 @@ def _require(setting: str, name: str, otherwise: str) -> None:
     budgets=False,
     check=_check,
     uses=_used,
+    asks=_others,
     trains_on_scored=False,
     rewords=True,
     check_answers=_check_answers,

@@ -71,6 +71,7 @@ Each declares:
     trains_on_scored: whether it trains on the scored answers, so that a leak can be seen only against a control.
     rewords: whether it puts words into or around a question, which a passage of raw text does not have.
     uses: optional, a function of settings that returns the entries of registries that the attack uses besides itself.
+    asks: optional, a function of settings that returns the folders and hub names of further models that it asks.
     check_answers: optional, a function of settings that raises ConfigError for those that need more of a model than its
         answers.
 """

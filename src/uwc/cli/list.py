@@ -11,7 +11,7 @@ from uwc.errors import ConfigError
 from uwc.registry import unknown_name
 
 STUDY = "study"
-"""What `uwc schema` calls the file of a study."""
+"""The name of a study's file for `uwc schema`."""
 
 
 def list_command(

@@ -181,17 +181,15 @@ def _tofu_rows(path: Path, content: Mapping[str, Any]) -> Iterator[tuple[int, Ma
             indices = sorted(content[file]["avg_gt_loss"], key=_order)
             if len(texts) != len(indices):
                 raise DataError(
-                    f"{path}: {file}: 'generated_text' has {len(texts)} texts for {len(indices)} examples; evaluate "
-                    "the "
-                    "model again"
+                    f"{path}: {file}: 'generated_text' has {len(texts)} texts for {len(indices)} examples; "
+                    "evaluate the model again"
                 )
             texts = dict(zip(indices, texts, strict=True))
         for index, found in sorted(_mapping(path, "generated_text", texts).items(), key=lambda item: _order(item[0])):
             if not (isinstance(found, list) and len(found) == 3):
                 raise DataError(
-                    f"{path}: {file}: 'generated_text' of {index!r} is not [input, generated, true answer]; evaluate "
-                    "the "
-                    "model again"
+                    f"{path}: {file}: 'generated_text' of {index!r} is not [input, generated, true answer]; "
+                    "evaluate the model again"
                 )
             number += 1
             yield number, _row(name, index, found[0], output=found[1], answer=found[2])
@@ -426,9 +424,8 @@ def _numbers(path: Path, part: str, values: list[Any], *, lists: bool = False) -
         column = np.array([np.nan])
     if not column.size or column.ndim != 1 + lists or not np.isfinite(column).all():
         raise DataError(
-            f"{path}: {part!r} holds a value that is not a finite number, or lists of unequal lengths; evaluate the "
-            "model "
-            "again"
+            f"{path}: {part!r} holds a value that is not a finite number, or lists of unequal lengths; evaluate "
+            "the model again"
         )
     return column
 

@@ -369,4 +369,6 @@ def _nothing_to_read(where: str, folder: Path) -> ModelError:
             f"{where}: it has {ADAPTER_WEIGHTS}, but no {ADAPTER} that says what kind of adapter it is; fetch or "
             "save it again"
         )
+    if isdir(where) and not _has(where, CONFIG):
+        return ModelError(f"{where}: there is no model in this folder: no {CONFIG} and no {SINGLE}; correct the path")
     return ModelError(f"{where}: no {SINGLE} and no {INDEX}; {SAVE_AS_SAFETENSORS}")

@@ -7,7 +7,6 @@ from typing import Any, TypeVar, cast
 from uwc.attacks.chain import Chain
 from uwc.attacks.data import AttackData, split_by_subject
 from uwc.attacks.evaluate import check_metrics, visible
-from uwc.attacks.evolution import other_models
 from uwc.data.benchmark import FORGET, HOLDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.benchmarks import benchmarks
 from uwc.data.example import Example, spread
@@ -139,8 +138,7 @@ def chain_metrics(
 
 def _asked_models(chain: Chain) -> dict[str, dict[str, str]]:
     """Path -> the content of further models that an attack asks, as another attacker of evolved prompts."""
-    names = [n for s in chain.steps if s.entry.name == "evolution" for n in other_models(s.settings)]
-    return {name: checkpoint_fingerprint(name) for name in names}
+    return {name: checkpoint_fingerprint(name) for step in chain.steps for name in step.asked}
 
 
 def _in_column(path: str, column: str, asked: Sequence[Example]) -> dict[str, str]:

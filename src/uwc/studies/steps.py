@@ -411,7 +411,7 @@ class Unlearn(Step):
 
     @property
     def method(self) -> Method:
-        """What it is unlearned with, by the name of the run."""
+        """The composition that it is unlearned with, by the name of the run."""
         return Method(self.of[-1], "", "", self.terms, self.rule)
 
     def check(self, depth: int) -> None:

@@ -129,9 +129,8 @@ def _hub_revision(name: str) -> str:
                     return Path(cached).parent.name
         reason = str(error).strip().split("\n")[0][:160]
         raise ModelError(
-            f"{name!r} is neither a folder nor an available model on the hub: {reason}; correct the name, or download "
-            "the "
-            "model"
+            f"{name!r} is neither a folder nor an available model on the hub: {reason}; correct the name, or "
+            "download the model"
         ) from error
 
 

@@ -44,6 +44,11 @@ class StepPlan:
     draws: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
+def step_count(anchors: int, *, batch_size: int, epochs: float) -> int:
+    """The number of steps over N anchors, ``max(1, round(epochs ceil(N / batch_size)))``."""
+    return max(1, round(epochs * math.ceil(anchors / batch_size)))
+
+
 def plan_steps(
     lengths: Sequence[int], *, partners: int, pools: Mapping[str, int], batch_size: int, epochs: float, seed: int
 ) -> list[StepPlan]:
@@ -74,8 +79,7 @@ def plan_steps(
                     {name: tuple(rng.integers(count, size=size).tolist()) for name, count in pools.items()},
                 )
             )
-    per_epoch = math.ceil(len(lengths) / batch_size)
-    return steps[: max(1, round(epochs * per_epoch))]
+    return steps[: step_count(len(lengths), batch_size=batch_size, epochs=epochs)]
 
 
 def _bucketed(lengths: NDArray[np.int64], batch_size: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
@@ -155,7 +159,7 @@ class Loader:
     @property
     def anchor(self) -> str:
         """The set whose examples an epoch visits."""
-        return "retain" if all(ROLES[role].questions == "retain" for role in self.objective.roles) else "forget"
+        return anchor_set(self.objective.roles)
 
     @property
     def samples(self) -> bool:
@@ -258,6 +262,11 @@ _POOL_SETS: Mapping[str, tuple[str, ...]] = {
     "alternatives": (),
     "samples": (),
 }
+
+
+def anchor_set(roles: Iterable[str]) -> str:
+    """The set whose examples an epoch visits: the forget set, or the retain set where no role asks other questions."""
+    return "retain" if all(ROLES[role].questions == "retain" for role in roles) else "forget"
 
 
 _GIVE = {"forget": "--forget", "retain": "--retain", "refusal": "benchmark.settings.refusals"}

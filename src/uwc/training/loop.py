@@ -76,19 +76,25 @@ def require_optimizer(name: str) -> None:
     _optimizer_class(name)
 
 
-def make_schedule(optimizer: Any, settings: TrainingSettings, *, steps: int) -> Any:
-    """The learning rate over the run: a linear warm-up from 0, then constant or falling to 0.
+def warmup_steps(settings: TrainingSettings, steps: int) -> int:
+    """The steps of the warm-up, ``ceil(warmup_ratio steps)``.
 
     Raises:
         ConfigError: the only step is the first of the warm-up, at a learning rate of 0.
     """
-    name = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
     warmup = math.ceil(settings.warmup_ratio * steps) if settings.warmup_ratio else 0
     if warmup and steps == 1:
         raise ConfigError(
             f"training: warmup_ratio = {settings.warmup_ratio:g} with a single step, whose learning rate is then 0, so "
             "that no weight would change; set warmup_ratio to 0, or give more epochs or a smaller batch_size"
         )
+    return warmup
+
+
+def make_schedule(optimizer: Any, settings: TrainingSettings, *, steps: int) -> Any:
+    """The learning rate over the run: a linear warm-up from 0, then constant or falling to 0."""
+    name = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
+    warmup = warmup_steps(settings, steps)
     return get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
 
 

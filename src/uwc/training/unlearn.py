@@ -25,10 +25,10 @@ from uwc.objectives.objective import Objective
 from uwc.objectives.rules import Contrast, Lat, MiniUnlearning, Undo
 from uwc.results import Collapse
 from uwc.training.callbacks import StopRule, collapse, retain_perplexity
-from uwc.training.data import Loader, TrainingData, require_data
+from uwc.training.data import Loader, TrainingData, anchor_set, require_data, step_count
 from uwc.training.forward import frozen_copy, run_passes
 from uwc.training.gradient_rules import perturbed_block
-from uwc.training.loop import TrainingLog, require_finite, require_optimizer, train
+from uwc.training.loop import TrainingLog, require_finite, require_optimizer, train, warmup_steps
 from uwc.training.rule_actions import trained
 from uwc.training.settings import TrainingSettings, check_retain, check_rule
 from uwc.training.weight_rules import mix_in_noise
@@ -192,7 +192,7 @@ def check_unlearning(
         where: the run or method in messages.
 
     Raises:
-        ConfigError: a trick, setting or rule cannot be used, or there is no such block.
+        ConfigError: a trick, setting or rule cannot be used, there is no such block, or the only step has no effect.
         DataError: the method needs data that is empty.
         ModelError: a library is not installed.
     """
@@ -206,7 +206,12 @@ def check_unlearning(
     if isinstance(method.rule, Lat):
         perturbed_block(method.rule, model, objective)
     if isinstance(method.rule, MiniUnlearning):
-        _require_retraced(objective)
+        _require_retraced(objective)  # its steps have one learning rate
+        return
+    anchors = len(data.forget)
+    if anchor_set(objective.roles) == "retain":
+        anchors = len(data.retain) if settings.retain is None else settings.retain.examples
+    warmup_steps(settings, step_count(anchors, batch_size=settings.batch_size, epochs=settings.epochs))
 
 
 def unlearn(

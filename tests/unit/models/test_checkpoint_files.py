@@ -146,6 +146,15 @@ def test_a_named_file_elsewhere_is_refused(folder: Path, named: str) -> None:
         load_model(folder / "original")
 
 
+def test_a_folder_without_a_model_and_one_in_another_format_have_their_own_fixes(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"empty: there is no model in this folder: no config.json .*correct the path"):
+        contents(folder / "empty")
+    (folder / "single" / SINGLE).rename(folder / "single" / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"single: no model.safetensors .*save it with save_pretrained"):
+        contents(folder / "single")
+
+
 @pytest.mark.parametrize("outside", ["../single/model.safetensors", "/tmp/model.safetensors"])
 def test_an_index_that_leads_outside_is_refused(folder: Path, outside: str) -> None:
     index = folder / "sharded" / INDEX
