@@ -78,9 +78,6 @@ from uwc.names import require_names
 from uwc.objectives.methods import Method, WeightedTerm, check_term, get_method
 from uwc.objectives.registry import term_name
 from uwc.reports.answers_page import PAGE, SIBLING, write_answers_page
-from uwc.reports.audit import FILE as AUDIT_FIGURE
-from uwc.reports.audit import audit_figure
-from uwc.reports.strongest import surface_figure
 from uwc.results import (
     ES,
     Answered,
@@ -954,6 +951,8 @@ def strongest_attack(
     with main_process_writes() as writes:
         if output_dir is not None and writes:
             with reporting_full_disk(Path(output_dir)), _written(StrongestResults, output_dir) as hidden:
+                from uwc.reports.strongest import surface_figure  # matplotlib takes a while
+
                 results.save(hidden)
                 if figure := surface_figure(results):
                     (hidden / "surface.svg").write_bytes(figure.file("svg"))
@@ -1448,9 +1447,11 @@ def _save_audit(results: AuditResults, folder: str | Path | None) -> None:
     with main_process_writes() as writes:
         if folder is not None and writes:
             with reporting_full_disk(Path(folder)):
+                from uwc.reports import audit  # matplotlib takes a while
+
                 results.save(folder)
-                if (figure := audit_figure(results)) is not None:
-                    write_bytes(Path(folder) / AUDIT_FIGURE, figure.file("svg"))
+                if (figure := audit.audit_figure(results)) is not None:
+                    write_bytes(Path(folder) / audit.FILE, figure.file("svg"))
 
 
 def _attacked_sets(

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from math import isfinite, isnan
 
 import numpy as np
+import scipy  # its parts are imported on first use
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
 
 from uwc.metrics.set_metrics import harmonic_mean
 from uwc.metrics.stats import bootstrap_interval
@@ -167,15 +167,15 @@ def auc_interval(auc: float, knowing: int, ignorant: int) -> tuple[float, float]
     """
     if isnan(auc) or not knowing or not ignorant:
         return NAN, NAN
-    half, z = (knowing + ignorant) / 2 - 1, float(stats.norm.ppf(0.975))
+    half, z = (knowing + ignorant) / 2 - 1, float(scipy.stats.norm.ppf(0.975))
 
     def beyond(a: float) -> float:
         spread = 1 + half * (1 - a) / (2 - a) + half * a / (1 + a)
         return (auc - a) ** 2 - z**2 * a * (1 - a) * spread / (knowing * ignorant)
 
     least = 1e-12
-    low = 0.0 if auc == 0 else float(optimize.brentq(beyond, 0.0, min(auc, 1.0 - least)))
-    high = 1.0 if auc == 1 else float(optimize.brentq(beyond, max(auc, least), 1.0))
+    low = 0.0 if auc == 0 else float(scipy.optimize.brentq(beyond, 0.0, min(auc, 1.0 - least)))
+    high = 1.0 if auc == 1 else float(scipy.optimize.brentq(beyond, max(auc, least), 1.0))
     return low, high
 
 
@@ -329,7 +329,8 @@ def meta_evaluation(
     spearman = NAN
     if len(common) > 2:
         ours, theirs = [row.symmetric_overall for row in common], [row.published for row in common]
-        spearman = float(np.corrcoef(stats.rankdata(ours), stats.rankdata(theirs))[0, 1]) if len(set(ours)) > 1 else NAN
+        ranks = scipy.stats.rankdata(ours), scipy.stats.rankdata(theirs)
+        spearman = float(np.corrcoef(*ranks)[0, 1]) if len(set(ours)) > 1 else NAN
     return MetaEvaluation(
         relearning=relearning,
         quantization=quantization,

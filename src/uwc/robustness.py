@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy  # its parts are imported on first use
 from numpy.typing import NDArray
-from scipy import stats
 
 from uwc.data.tables import Table, read_table
 from uwc.errors import DataError
@@ -84,7 +84,7 @@ def pearson(x: Floats, y: Floats) -> Floats:
 
 def spearman(x: Floats, y: Floats) -> Floats:
     """[R] Pearson's correlation of the ranks, ties sharing their mean rank."""
-    return pearson(stats.rankdata(x, axis=1), stats.rankdata(y, axis=1))
+    return pearson(scipy.stats.rankdata(x, axis=1), scipy.stats.rankdata(y, axis=1))
 
 
 def slope(x: Floats, y: Floats) -> Floats:
@@ -234,7 +234,7 @@ def faithfulness_auc(knowing: Sequence[float], ignorant: Sequence[float], *, hig
     first, second = first[~np.isnan(first)], second[~np.isnan(second)]
     if not len(first) or not len(second):
         return float("nan")
-    wins = float(stats.mannwhitneyu(first, second).statistic) / (len(first) * len(second))
+    wins = float(scipy.stats.mannwhitneyu(first, second).statistic) / (len(first) * len(second))
     return wins if higher_remembers else 1.0 - wins
 
 

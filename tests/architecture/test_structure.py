@@ -30,8 +30,8 @@ LIGHT = {
     "uwc.results": {"torch", "transformers", "pandas"},
     "uwc": {"torch", "transformers"},
     "uwc.cli.main": {"torch", "transformers"},
-    "uwc.studies.plan": {"torch", "transformers"},
-    "uwc.workflows.studies": {"torch", "transformers"},
+    "uwc.studies.plan": {"torch", "transformers", "scipy.stats"},
+    "uwc.workflows.studies": {"torch", "transformers", "scipy.stats"},
     "uwc.reports.page": {"torch", "transformers"},
 }
 """Module -> what it does not import; imported in this order by one process."""

@@ -209,6 +209,7 @@ def _require(setting: str, name: str, otherwise: str) -> None:
     asks=_others,
     trains_on_scored=False,
     rewords=True,
+    in_search=False,
     check_answers=_check_answers,
 )
 def evolution(

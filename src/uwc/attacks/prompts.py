@@ -386,7 +386,9 @@ def rewritten(model: Model, data: AttackData, *, forms: tuple[str, ...] = ()) ->
         yield Attacked(_asked_in(model, data.questions[form]), label=form)
 
 
-@attacks.register("prefix", source="arXiv:2012.07805", needs=(), effort="tokens", check=None, **_PROMPT)
+@attacks.register(
+    "prefix", source="arXiv:2012.07805", needs=(), effort="tokens", check=None, in_search=False, **_PROMPT
+)
 def prefix(model: Model, _data: AttackData, *, tokens: Annotated[int, Field(ge=1)] = 3) -> Iterator[Attacked]:
     """Append the first tokens of the answer to the prompt; only the rest is scored.
 
@@ -412,6 +414,7 @@ def prefix(model: Model, _data: AttackData, *, tokens: Annotated[int, Field(ge=1
     check=None,
     trains_on_scored=False,
     rewords=False,
+    in_search=False,
 )
 def token_noise(
     model: Model,

@@ -1,6 +1,6 @@
 """The registry of attacks, and the declarations of an attack."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, overload
 
 from uwc.errors import ConfigError
@@ -70,6 +70,7 @@ Each declares:
     check: a function of data and settings that raises DataError for unsuitable data, or None.
     trains_on_scored: whether it trains on the scored answers, so that a leak can be seen only against a control.
     rewords: whether it puts words into or around a question, which a passage of raw text does not have.
+    in_search: optional, False for an attack that a search for the strongest tries only where it is named.
     uses: optional, a function of settings that returns the entries of registries that the attack uses besides itself.
     asks: optional, a function of settings that returns the folders and hub names of further models that it asks.
     check_answers: optional, a function of settings that raises ConfigError for those that need more of a model than its
@@ -93,6 +94,9 @@ def attack_method(
     check: Callable[..., None] | None = None,
     trains_on_scored: bool = False,
     rewords: bool | None = None,
+    in_search: bool = True,
+    uses: Callable[[Mapping[str, Any]], Iterable[Callable[..., Any]]] | None = None,
+    asks: Callable[[Mapping[str, Any]], Iterable[str]] | None = None,
     source: str = "",
 ) -> Callable[[F], F]: ...
 
@@ -110,6 +114,9 @@ def attack_method(
     check: Callable[..., None] | None = None,
     trains_on_scored: bool = False,
     rewords: bool | None = None,
+    in_search: bool = True,
+    uses: Callable[[Mapping[str, Any]], Iterable[Callable[..., Any]]] | None = None,
+    asks: Callable[[Mapping[str, Any]], Iterable[str]] | None = None,
     source: str = "",
 ) -> Any:
     """Decorator that makes a function an attack, with or without declarations: ``@uwc.attack_method``.
@@ -130,6 +137,11 @@ def attack_method(
         trains_on_scored: whether the scored answers themselves are shown to the attacker.
         rewords: whether it puts words into or around a question, so that it is refused for passages of raw text; by
             default whether it is an attack on prompts.
+        in_search: whether a search for the strongest attack tries it also where it is not named.
+        uses: a function of settings that returns the metrics, attacks and other functions that it uses, in whose code a
+            change makes stored results invalid.
+        asks: a function of settings that returns the folders and hub names of further models that it asks, whose
+            content is a part of the key of stored results.
         source: where it is defined.
 
     Raises:
@@ -150,10 +162,21 @@ def attack_method(
             check=check,
             trains_on_scored=trains_on_scored,
             rewords=kind == "prompt" if rewords is None else rewords,
+            in_search=in_search,
+            **({} if uses is None else {"uses": lambda given: [_entry(function) for function in uses(given)]}),
+            **({} if asks is None else {"asks": asks}),
         )
         return given
 
     return decorate if function is None else decorate(function)
+
+
+def _entry(function: Callable[..., Any]) -> Entry[Any]:
+    """The entry of a metric or an attack; one of its own for any other function."""
+    from uwc.metrics.registry import metrics
+
+    known = (entry for registry in (attacks, metrics) for entry in registry if entry.function is function)
+    return next(known, Entry(function.__name__, function, ""))
 
 
 def attack_name(given: Any) -> Any:

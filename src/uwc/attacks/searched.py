@@ -58,6 +58,7 @@ def _used(settings: Mapping[str, Any]) -> list[Entry[Any]]:
     uses=_used,
     trains_on_scored=False,
     rewords=False,
+    in_search=False,
 )
 def strongest(
     model: Model,

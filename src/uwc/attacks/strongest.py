@@ -50,9 +50,6 @@ TRIES: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "soft_prompt": {"lr": (1e-3, 1e-2)},
 }
 """Attack -> setting -> the values that are tried where a user names no attack; others are tried as they are."""
-NOT_TRIED = ("prefix", "token_noise", "evolution", "strongest")
-"""Attacks that no search tries unless they are named: one gives a part of the answer, one recovers nothing, and two are
-searches themselves."""
 
 
 @dataclass(frozen=True)
@@ -196,16 +193,15 @@ def _combined(
 
 
 def tried_entries(names: Sequence[str]) -> list[Entry[Any]]:
-    """The attacks that a search may carry out: those in the chains that are named, or, if none is, all that it tries
-    with some data and some metric."""
-    if not names:
-        return list(filter(_is_tried, attacks))
-    return [step.entry for candidate in candidates(names) for step in candidate.chain.steps]
+    """The attacks that a search may carry out, and what these use: those in the chains that are named, or, if none is,
+    all that it tries with some data and some metric."""
+    tried = candidates(names or [entry.name for entry in filter(_is_tried, attacks)])
+    return [entry for candidate in tried for step in candidate.chain.steps for entry in step.used]
 
 
 def _is_tried(entry: Entry[Any]) -> bool:
     """Whether a search tries an attack that is not named."""
-    return not entry.facts["trains_on_scored"] and entry.name not in NOT_TRIED
+    return not entry.facts["trains_on_scored"] and entry.facts.get("in_search", True)
 
 
 def every_attack(data: AttackData, metric: str) -> list[Candidate]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
+import scipy  # its parts are imported on first use
 from numpy.typing import NDArray
-from scipy import stats
 
 from uwc import results
 from uwc.calibration.probed import ROUNDING, ProbedSet, RetentionCurve, ratio_to_original
@@ -196,7 +196,7 @@ class SeededDraws:
     def record(self) -> results.SeededScore:
         """Mean and errors from both sources, in results; the interval is clipped to 0..1."""
         se, degrees = _combined([self], self.se_examples**2)
-        half = float(stats.t.ppf(0.975, degrees)) * se
+        half = float(scipy.stats.t.ppf(0.975, degrees)) * se
         return results.SeededScore(
             mean=self.mean,
             sd_seeds=self.sd_seeds,
@@ -235,7 +235,7 @@ def difference(first: SeededDraws, second: SeededDraws) -> Estimate:
     over_examples = first.draws.mean(axis=0) - second.draws.mean(axis=0)
     clusters = min(first.clusters, second.clusters)
     se, degrees = _combined([first, second], _over_examples(over_examples, clusters))
-    found, half = first.mean - second.mean, float(stats.t.ppf(0.975, degrees)) * se
+    found, half = first.mean - second.mean, float(scipy.stats.t.ppf(0.975, degrees)) * se
     return Estimate(value=found, low=max(-1.0, found - half), high=min(1.0, found + half))
 
 

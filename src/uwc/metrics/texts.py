@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.special import logsumexp
+import scipy  # its parts are imported on first use
 
 from uwc.data.evaluation_logs import NORMALISED, LoggedSet
 from uwc.data.example import Example
@@ -166,7 +166,7 @@ def truth_ratio(log: LoggedSet, definition: str) -> Floats:
     if definition == "geometric":
         log_wrong = -log.wrong_losses.mean(axis=1)
     else:
-        log_wrong = logsumexp(-log.wrong_losses, axis=1) - np.log(log.wrong_losses.shape[1])
+        log_wrong = scipy.special.logsumexp(-log.wrong_losses, axis=1) - np.log(log.wrong_losses.shape[1])
     with np.errstate(divide="ignore"):
         log_true = np.logaddexp(-log.true_loss, np.log(log.added))
     ratio: Floats = np.exp(np.clip(log_wrong - log_true, -700.0, 700.0))

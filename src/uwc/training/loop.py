@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import get_scheduler
 
 from uwc import progress
 from uwc.data.batches import collate
@@ -93,6 +92,8 @@ def warmup_steps(settings: TrainingSettings, steps: int) -> int:
 
 def make_schedule(optimizer: Any, settings: TrainingSettings, *, steps: int) -> Any:
     """The learning rate over the run: a linear warm-up from 0, then constant or falling to 0."""
+    from transformers import get_scheduler  # with it PEFT is imported, which takes a while
+
     name = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
     warmup = warmup_steps(settings, steps)
     return get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=steps)

@@ -56,7 +56,7 @@ def test_every_attack_leaves_the_model_as_it_was_also_on_error(entry: Any) -> No
 def test_every_attack_declares_itself(entry: Any) -> None:
     declared = {"kind", "touches_weights", "needs", "effort", "budgets", "check", "trains_on_scored", "rewords"}
     optional = {"uses", "asks", "check_answers"}
-    assert set(entry.facts) - optional == declared
+    assert set(entry.facts) - optional - {"in_search"} == declared
     assert all(callable(entry.facts.get(fact, callable)) for fact in optional)
     assert entry.facts["effort"] in ("", *entry.settings)
     assert ("budgets" in entry.settings) == entry.facts["budgets"]

@@ -10,6 +10,9 @@ from pydantic import BaseModel
 from tests.helpers.small_study import run_plan
 from torch import Tensor
 
+import uwc
+from uwc.attacks.data import AttackData
+from uwc.attacks.strongest import tried_entries
 from uwc.data.example import Example
 from uwc.metrics.samples import LeakSettings
 from uwc.objectives.forwards import Forwards
@@ -124,6 +127,61 @@ def test_an_attack_that_chooses_among_others_has_their_code_in_its_key(tmp_path:
     first, second, again = keys("2 *"), keys("3 *"), keys("2 *")
     assert [a == b for a, b in zip(first, second, strict=True)] == [False, False, True]
     assert first == again
+
+
+BY_LENGTH = """
+import uwc
+
+@uwc.metric
+def length(texts):
+    return [1.0 * len(t) for t in texts]
+
+def twice(text):
+    return 2 * text
+
+@uwc.attack_method(kind="prompt", uses=lambda settings: [length, twice] if settings["by_length"] else [])
+def longest(model, data, *, by_length: bool = True):
+    return model.rewritten(lambda e: e)
+"""
+
+
+@pytest.mark.parametrize("chain", ["longest", "strongest"])
+def test_an_attack_of_a_plugin_declares_whose_code_is_in_its_key(chain: str, tmp_path: Path) -> None:
+    """A metric and a plain function that it uses, as the settings say; also where a search may choose the attack."""
+    plugin = tmp_path / "mine.py"
+
+    def key(old: str, new: str, *, by_length: bool = True) -> str:
+        plugin.write_text(BY_LENGTH.replace(old, new), encoding="utf-8")
+        load_plugins([plugin])
+        settings = {"longest": {"by_length": by_length}} if chain == "longest" else {"strongest": {"runs": 2}}
+        attack = {"attacker": {"forget_share": 0.5}, "examples": 2, "models": ["unlearned"]}
+        plan = planned(attack={**attack, "chains": [{"chain": chain, "settings": settings}]})
+        return next(s for s in plan.steps if isinstance(s, Attack)).key
+
+    first, again = key("2 *", "2 *"), key("2 *", "2 *")
+    assert first == again and len({first, key("2 *", "3 *"), key("1.0 *", "2.0 *")}) == 3
+    if chain == "longest":
+        assert key("2 *", "2 *", by_length=False) == key("2 *", "3 *", by_length=False)
+
+
+def test_the_model_that_an_attack_of_a_plugin_asks_is_in_its_key(tmp_path: Path) -> None:
+    @uwc.attack_method(name="asks_another", kind="prompt", in_search=False, asks=lambda settings: [settings["other"]])
+    def asks_another(model: uwc.Model, data: AttackData, *, other: str = "") -> uwc.Model:
+        return model
+
+    other = tmp_path / "other"
+    other.mkdir()
+
+    def key(weights: bytes) -> str:
+        (other / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
+        (other / "model.safetensors").write_bytes(weights)
+        chain = {"chain": "asks_another", "settings": {"asks_another": {"other": str(other)}}}
+        attack = {"attacker": {"forget_share": 0.5}, "examples": 2, "models": ["unlearned"], "chains": [chain]}
+        return next(s for s in planned(attack=attack).steps if isinstance(s, Attack)).key
+
+    assert key(b"a") == key(b"a") != key(b"b")
+    assert "asks_another" not in {entry.name for entry in tried_entries(())}
+    assert "asks_another" in {entry.name for entry in tried_entries(["asks_another"])}
 
 
 def test_every_step_has_an_id_of_its_own() -> None:
