@@ -18,19 +18,25 @@ SELDOM := /(tests|testing|transformers/models|ray|pip|networkx|fontTools|openai)
 
 setup: $(DEV) ## make .venv with pinned dependencies, all of them; does nothing where that is up to date
 
-# what a study needs; the rest is added by the targets that need it
-$(STAMP): pyproject.toml constraints.txt
+# all that a study needs is also needed by the tests
+install = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '$(1)'
+# on all cores; pip does it on one
+compile = $(BIN)/python -m compileall -qq -j 0 -x '$(SELDOM)' $(VENV)/lib || true
+
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "uwc needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e .
-	@$(BIN)/python -m compileall -qq -j 0 -x '$(SELDOM)' $(VENV)/lib || true  # on all cores; pip does it on one
+
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,.)
+	@$(compile)
 	@touch $@
 
-$(DEV): $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
-	@$(BIN)/python -m compileall -qq -j 0 -x '$(SELDOM)' $(VENV)/lib || true
-	@touch $@
+$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,.[dev])
+	@$(compile)
+	@touch $(STAMP) $@
 
 study: $(STAMP) ## run the quick-start study (4 to 9 minutes on 2 cores); CONFIG=... for another study
 	$(BIN)/uwc study run $(CONFIG) --workers $(WORKERS)

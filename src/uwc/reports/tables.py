@@ -347,12 +347,12 @@ def secret_words(results: StudyResults) -> list[str]:
     counts = {count.model: count for count in results.secrets if count.set == FORGET}
     if not counts:
         return []
-    said = {key: f"{count.said} by {key.run or key.role}" for key, count in counts.items() if key.role != "calibrated"}
+    said = {key: f"{key.run or key.role} {count.said}" for key, count in counts.items() if key.role != "calibrated"}
     for key in said:
         calibrated = counts.get(ModelKey(role="calibrated", run=key.run)) if key.run else None
-        said[key] += f" ({calibrated.said} calibrated)" if calibrated else ""
+        said[key] += f" (calibrated {calibrated.said})" if calibrated else ""
     total = next(iter(counts.values())).secrets
-    return [f"Of the {total} secrets of the forget questions are said: {_few(list(said.values()))}."]
+    return [f"Secrets of the forget questions in the answers, of {total}: {_few(list(said.values()))}."]
 
 
 def verdict_table(results: StudyResults) -> Table | None:

@@ -20,7 +20,7 @@ def test_secrets_are_counted_by_model_and_cluster() -> None:
     )
     results = study_results().model_copy(update={"secrets": counts})
     (sentence,) = secret_words(results)
-    assert "9 secrets" in sentence and "9 by original" in sentence and "3 by npo (4 calibrated)" in sentence
+    assert "in the answers, of 9: " in sentence and "original 9" in sentence and "npo 3 (calibrated 4)" in sentence
     assert summary(results)[-1] == sentence
     rows = list(results.secret_rows())
     assert len(rows) == 12
