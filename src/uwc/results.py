@@ -1278,9 +1278,9 @@ class Strongest(Part):
 
     def words(self) -> str:
         """How much the strongest attack recovers, in one sentence."""
-        found, over = self.recovery, "the score before it"
-        if self.over_control is not None:
-            found, over = self.over_control, "the retrained model"
+        recovers = [] if self.over_control is None else [(self.over_control, "the retrained model")]
+        recovers.append((self.recovery, "the score before it"))
+        amounts = " and ".join(f"{_change(found)} {self.metric} over {base}" for found, base in recovers)
         within = "of the grid"
         if self.minutes is not None or self.runs is not None:
             within = (
@@ -1289,8 +1289,8 @@ class Strongest(Part):
                 else f"within {self.minutes:g} minutes"
             )
         return (
-            f"the strongest attack {within} ({self.candidates} candidates) recovers {_change(found)} {self.metric} "
-            f"over {over}; n = {found.n} questions of {found.clusters} subjects, none of which it was chosen on"
+            f"the strongest attack {within} ({self.candidates} candidates) recovers {amounts}; "
+            f"n = {self.recovery.n} questions of {self.recovery.clusters} subjects, none of which it was chosen on"
         )
 
 
