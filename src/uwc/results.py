@@ -1254,6 +1254,8 @@ class Strongest(Part):
     """By the search; what was chosen is carried out once more on the scored questions and on the control."""
     on_choice: Number
     """The metric under the attacks that were chosen, on the questions that they were chosen on: biased upwards."""
+    choice_before: Number = float("nan")
+    """The metric on these questions without an attack; NaN in older files."""
     before: Aggregate
     after: Aggregate
     """Under the attack that was chosen in the question's fold."""
@@ -2488,7 +2490,13 @@ class StrongestResults(Result):
         found = self.strongest.recovered_share
         if found is None:
             return None
-        return f"recovered share of what unlearning took: {_cell(found)}"
+        share = "undefined, as the original has the score before the attack" if isnan(found.mean) else _cell(found)
+        return f"recovered share of what unlearning took: {share}"
+
+    def choice_text(self) -> str:
+        """The score on the questions of the choice with and without the attacks that were chosen, in words."""
+        under, without = (number_text(n) for n in (self.strongest.on_choice, self.strongest.choice_before))
+        return f"on the questions of the choice: {under} under these attacks, {without} without an attack"
 
     def chosen_table(self) -> list[dict[str, str]]:
         """The attack that was chosen in each fold."""

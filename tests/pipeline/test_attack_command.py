@@ -264,6 +264,8 @@ def test_the_strongest_of_a_grid_is_printed_written_and_drawn(files: dict[str, s
     found = uwc.StrongestResults.load(tmp_path / "out" / "strongest.json").strongest
     assert (found.folds, found.candidates, found.spent.runs, found.spent.steps) == (1, 3, 3, 4)
     assert len(found.surface) == 5 and len(found.chosen) == 1
+    assert f"on the questions of the choice: {found.on_choice:.4g} under these attacks, " in result.stdout
+    assert found.choice_before == pytest.approx(1)  # the model knows all of its questions
     assert (tmp_path / "out" / "surface.svg").read_text().startswith("<?xml")
     printed = " ".join(result.stdout.split())
     assert "the strongest attack of the grid (3 candidates) recovers" in printed

@@ -176,7 +176,7 @@ def _entry(function: Callable[..., Any]) -> Entry[Any]:
     from uwc.metrics.registry import metrics
 
     known = (entry for registry in (attacks, metrics) for entry in registry if entry.function is function)
-    return next(known, Entry(function.__name__, function, ""))
+    return next(known, Entry(getattr(function, "__name__", repr(function)), function, ""))
 
 
 def attack_name(given: Any) -> Any:

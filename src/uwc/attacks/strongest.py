@@ -353,7 +353,7 @@ class Search:
         """
         attempts = self.choose()
         chosen = [attempt.best() for attempt in attempts]
-        before = self._values(self.model)
+        before = self._values(self.model, self.scored)
         after = np.concatenate(
             [
                 self._under_chosen(self.model, fold, best) if best.scored is None else best.scored
@@ -363,12 +363,12 @@ class Search:
         control_before = control_after = known = None
         if control is not None:
             never = control()
-            control_before = self._values(never)
+            control_before = self._values(never, self.scored)
             theirs = [self._under_chosen(never, fold, best) for fold, best in zip(self.folds, chosen, strict=True)]
             control_after = np.concatenate(theirs)
             del never
         if original is not None:
-            known = self._values(original())
+            known = self._values(original(), self.scored)
         share = None
         if known is not None and self._average == "arithmetic":
             parts, subjects = [before, after, known], [self.subjects] * 3
@@ -382,6 +382,7 @@ class Search:
             runs=None if self.budget is None else self.budget.runs,
             spent=_sum(attempt.spent for attempt in attempts),
             on_choice=float(np.mean([self.average(best.choice) for best in chosen])),
+            choice_before=self._choice_before(before),
             before=self._aggregate(before),
             after=self._aggregate(after),
             recovery=self._difference(before, after),
@@ -479,8 +480,17 @@ class Search:
             "(--attack)"
         )
 
-    def _values(self, model: Model) -> Floats:
-        return metric_values(model, self.scored, [self.metric], max_new_tokens=self.max_new_tokens)[self.metric]
+    def _values(self, model: Model, examples: Sequence[Example]) -> Floats:
+        return metric_values(model, examples, [self.metric], max_new_tokens=self.max_new_tokens)[self.metric]
+
+    def _choice_before(self, before: Floats) -> float:
+        """The metric without an attack on the questions that are chosen on, of which some are scored, in the mean over
+        folds."""
+        values = dict(zip((e.id for e in self.scored), before.tolist(), strict=True))
+        others = [e for fold in self.folds for e in fold.choice if e.id not in values]
+        if others:
+            values.update(zip((e.id for e in others), self._values(self.model, others).tolist(), strict=True))
+        return float(np.mean([self.average(np.array([values[e.id] for e in fold.choice])) for fold in self.folds]))
 
     def average(self, values: Floats) -> float:
         """The metric's average; NaN without a value."""

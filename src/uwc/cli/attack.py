@@ -301,6 +301,7 @@ def _print_strongest(found: "StrongestResults", *, as_json: bool) -> None:
     if strongest.surface:
         print_rows("every attack, on the scored questions", found.surface_table())
     print_rows("the attacks that were chosen", found.chosen_table())
+    typer.echo(found.choice_text())
     left = f"; {strongest.not_tried} attacks were not tried" if strongest.not_tried else ""
     trained = f"{spent.steps:,} training steps, {spent.tokens:,} tokens"
     typer.echo(f"the search: {spent.runs} runs, {trained}, {spent.seconds:,.0f} s{left}")

@@ -253,6 +253,7 @@ def test_relearning_recovers_what_a_model_still_knows_and_nothing_from_one_that_
     assert best.over_control is not None and best.over_control.low > 0.2
     assert best.control_after is not None and best.control_after.mean < 0.1
     assert best.recovered_share is not None and best.recovered_share.mean > 0.4
+    assert best.choice_before == pytest.approx(best.before.mean)  # each question is chosen on once
     assert {(c.attack, c.variant) for c in best.chosen} <= {("relearn", "2 steps"), ("relearn", "8 steps")}
     assert {c.settings["relearn"]["lr"] for c in best.chosen} == {1e-3}
     assert len(best.surface) == 5  # two rates at two budgets, and eight bits
@@ -261,8 +262,9 @@ def test_relearning_recovers_what_a_model_still_knows_and_nothing_from_one_that_
     amount = r"\S+ \[.*\] extraction_strength"
     over = f"recovers {amount} over the retrained model and {amount} over the score before it; n"
     assert re.search(over, found.headline)
-    never = uwc.strongest_attack(ignorant(), KNOWN, ["relearn", "quantization"], **given)
+    never = uwc.strongest_attack(ignorant(), KNOWN, ["relearn", "quantization"], **given, original=ignorant())
     assert never.strongest.recovery.mean < 0.1
+    assert "took: undefined" in (never.share_text() or "")
 
 
 @pytest.mark.slow
