@@ -1029,10 +1029,10 @@ def unlearn(
         check_stop(chosen, where=f"early stopping of {chosen.name!r}")
         if stopping.tau is not None and not sets["retain"]:
             raise ConfigError("early stopping at a calibrated score (tau) measures retention; give retain questions")
-    require_output(output, model, settings, overwrite=overwrite)
     blocks_of = model.model if isinstance(model, Model) else depth_of(model, trust_remote_code=trust_remote_code)
     check_unlearning(chosen, data, settings, tricks=tricks, model=blocks_of, where=f"the method {chosen.name!r}")
     require_writable(output)
+    require_output(output, model, settings, overwrite=overwrite)
     trained = trainable(loading.own(model))
     checkpoints = output.with_name(f"{output.name}.checkpoints")
     asked = {"model": name_of(model), **asdict(chosen), "tricks": dict(tricks or {}), "training": asdict(settings)}

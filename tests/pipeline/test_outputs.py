@@ -48,11 +48,14 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_work")
 @pytest.mark.parametrize("command", COMMANDS)
-def test_an_output_that_cannot_be_written_is_refused_before_any_work(command: str, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(
+    command: str, knowing: Model, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
+    save_model(knowing, tmp_path / "model")
     for folder in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("x" * 300)):
         with pytest.raises(UserError, match="cannot write to"):
-            COMMANDS[command]("a model", output_dir=folder)
+            COMMANDS[command](tmp_path / "model", output_dir=folder)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c != "unlearn"])
