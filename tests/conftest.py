@@ -153,11 +153,13 @@ def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def restored_registries() -> Iterator[None]:
-    """The registries are after the test as they were before it."""
+def restored_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The registries are after the test as they were before it, and no worker of a later one loads its plug-ins."""
+    from uwc import plugins
     from uwc.attacks.registry import attacks
     from uwc.metrics.registry import metrics
     from uwc.objectives.registry import terms
 
+    monkeypatch.setattr(plugins, "_LOADED", dict(plugins._LOADED))
     with metrics.restored(), terms.restored(), attacks.restored():
         yield
