@@ -112,9 +112,13 @@ class Step:
 
     @cached_property
     def code(self) -> dict[str, str]:
-        """Name -> digest of the code from outside this package that it uses. Raises NoSource."""
-        outside = [entry for entry in self.uses() if not comes_from_package(entry.function)]
-        return {entry.name: code_digest(entry.function) for entry in outside}
+        """Name -> digest of the code from outside this package that it uses, of all functions of that name. Raises
+        NoSource."""
+        found: dict[str, set[str]] = {}
+        for entry in self.uses():
+            if not comes_from_package(entry.function):
+                found.setdefault(entry.name, set()).add(code_digest(entry.function))
+        return {name: " ".join(sorted(digests)) for name, digests in found.items()}
 
     @cached_property
     def not_cached(self) -> str:

@@ -139,7 +139,12 @@ def length(texts):
 def twice(text):
     return 2 * text
 
-@uwc.attack_method(kind="prompt", uses=lambda settings: [length, twice] if settings["by_length"] else [])
+def other():
+    def length(text):
+        return 5 * text
+    return length
+
+@uwc.attack_method(kind="prompt", uses=lambda settings: [length, twice, other()] if settings["by_length"] else [])
 def longest(model, data, *, by_length: bool = True):
     return model.rewritten(lambda e: e)
 """
@@ -147,7 +152,7 @@ def longest(model, data, *, by_length: bool = True):
 
 @pytest.mark.parametrize("chain", ["longest", "strongest"])
 def test_an_attack_of_a_plugin_declares_whose_code_is_in_its_key(chain: str, tmp_path: Path) -> None:
-    """A metric and a plain function that it uses, as the settings say; also where a search may choose the attack."""
+    """A metric and plain functions, one of the metric's name, as the settings say; also where a search may take it."""
     plugin = tmp_path / "mine.py"
 
     def key(old: str, new: str, *, by_length: bool = True) -> str:
@@ -159,7 +164,7 @@ def test_an_attack_of_a_plugin_declares_whose_code_is_in_its_key(chain: str, tmp
         return next(s for s in plan.steps if isinstance(s, Attack)).key
 
     first, again = key("2 *", "2 *"), key("2 *", "2 *")
-    assert first == again and len({first, key("2 *", "3 *"), key("1.0 *", "2.0 *")}) == 3
+    assert first == again and len({first, key("2 *", "3 *"), key("1.0 *", "2.0 *"), key("5 *", "6 *")}) == 4
     if chain == "longest":
         assert key("2 *", "2 *", by_length=False) == key("2 *", "3 *", by_length=False)
 
